@@ -221,20 +221,21 @@ def transfer(
     learn.model.load_state_dict(state)
     return meta
 
-# %% ../nbs/07_learner.ipynb #3f25c789
+# %% ../nbs/07_learner.ipynb #b56a698e
 class Checkpoint(Callback):
     "After each epoch, save all that is needed to go on to `path` (atomically)."
     order = 70
     def __init__(self, path, recipe=None): self.path, self.recipe = Path(path), recipe
     def after_epoch(self):
         if hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds'): return
-        state = dict(recipe=self.recipe, epoch=self.epoch + 1, model=self.model.state_dict(), opt=_plain(self.opt.state_dict()), values=[list(map(float, v)) for v in self.recorder.values],
+        state = dict(recipe=self.recipe, epoch=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(), values=[list(map(float, v)) for v in self.recorder.values],
                      losses=[float(l) for l in self.recorder.losses], iters=list(self.recorder.iters),
                      smooth=(self.recorder.smooth_loss.val, self.recorder.smooth_loss.count), random=random_states(self.dls))
-        with atomic_path(self.path) as tmp: torch.save(state, tmp)
+        with atomic_path(self.path) as tmp: torch.save(_plain(state), tmp)
 
 def _plain(o):
-    "Nested containers and numbers as Python's own, tensors as they are: what `torch.load` reads without running code."
+    "Nested containers, numbers and tensors as Python's and torch's own: what `torch.load` reads without running code."
+    if isinstance(o, torch.Tensor): return o.detach().as_subclass(torch.Tensor)
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
     return o.item() if isinstance(o, np.generic) else o
