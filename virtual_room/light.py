@@ -1,0 +1,136 @@
+"""From a room to lit triangles: all parts become vertices, and each vertex gets its share of light, occlusion and shadow.
+
+Plain numpy, computed once a room; must not know the engine or how a picture is developed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from virtual_room.placement import ARCHITECTURE, walls_of
+from virtual_room.scene import Light, Part, Room
+from virtual_room.shapes import box_map, mesh, place
+
+GAMMA = 2.2
+HEADROOM = 2.0  # vertex colours hold light up to this much over white
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    "Vertices of a whole room, and its triangles in runs of one thing and one texture"
+    position: np.ndarray  # (V, 3) float32
+    colour: np.ndarray  # (V, 3) uint8, tint times light
+    uv: np.ndarray  # (V, 2) float32
+    runs: list[tuple[int, str, np.ndarray]]  # thing, texture, triangles (T, 3)
+
+
+def surfaces(room: Room) -> Surfaces:
+    "Build and light a room"
+    owned = [(i, p) for i, t in enumerate(room.things) for p in t.model.parts]
+    order = sorted(range(len(owned)), key=lambda n: owned[n][1].shape.__repr__())
+    blocks, tris, first = [], [None] * len(owned), 0
+    for shape, group in groupby(order, key=lambda n: owned[n][1].shape):
+        group, m = list(group), mesh(shape)
+        blocks.append(_block(room, [owned[n] for n in group], m))
+        for n in group:
+            tris[n] = m.tris + first
+            first += len(m.unit)
+    position, normal, uv, tint, glow, owner = (np.concatenate(b) for b in zip(*blocks))
+    light = _light(room, position, normal, owner) + glow[:, None]
+    colour = tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
+    return Surfaces(position.astype(np.float32), (colour * 255).round().astype(np.uint8), uv.astype(np.float32), _runs(owned, tris))
+
+
+def _runs(owned: list[tuple[int, Part]], tris: list[np.ndarray]) -> list[tuple[int, str, np.ndarray]]:
+    key = lambda n: (owned[n][0], owned[n][1].texture)
+    return [(i, name, np.concatenate([tris[n] for n in group])) for (i, name), group in groupby(sorted(range(len(owned)), key=key), key=key)]
+
+
+def _euler(degrees: np.ndarray) -> np.ndarray:
+    "Matrices (P, 3, 3) that turn about x, then y, then z"
+    (cx, cy, cz), (sx, sy, sz) = np.cos(np.radians(degrees)).T, np.sin(np.radians(degrees)).T
+    return np.stack([cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx, sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx,
+                     -sy, cy * sx, cy * cx], 1).reshape(-1, 3, 3)
+
+
+def _block(room: Room, owned: list[tuple[int, Part]], m) -> tuple[np.ndarray, ...]:
+    "Position, normal, uv, tint, glow and owner of every vertex of parts of one shape"
+    parts, things = [p for _, p in owned], [room.things[i] for i, _ in owned]
+    size, at, tint = (np.array([getattr(p, k) for p in parts], float) for k in ("size", "at", "colour"))
+    heading = _euler(np.array([(0, 0, t.heading) for t in things], float))
+    turn = heading @ _euler(np.array([p.turn for p in parts], float))
+    origin = np.einsum("pij,pj->pi", heading, at) + np.array([t.at for t in things])
+    position, normal, local = place(m, size, origin, turn)
+    fitted = np.array([p.tile == 0 for p in parts])
+    tile = np.where(fitted, 1, [p.tile for p in parts])[:, None, None]
+    mapped = box_map(m, local, size, np.array([p.texture.startswith("wood") for p in parts])) + at[:, None, ::2]
+    uv = np.where(fitted[:, None, None], m.uv, mapped / tile)
+    each = lambda a: np.repeat(a, len(m.unit), axis=0)
+    return position.reshape(-1, 3), normal.reshape(-1, 3), uv.reshape(-1, 2), each(tint), each(np.array([p.glow for p in parts])), each(np.array([i for i, _ in owned]))
+
+
+def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    "Light (V, 3) that arrives at each vertex, scaled so that the average wall is well exposed"
+    built = np.array([t.model.kind in ARCHITECTURE for t in room.things])[owner]
+    total = np.array(room.ambient) * (_occlusion(room, position, normal) * (.8 + .2 * normal[:, 2]))[:, None]
+    boxes = _occluders(room)
+    for light in room.lights:
+        arriving = _arriving(light, position, normal)
+        arriving[built] *= _unshadowed(light, position[built], boxes)
+        total += arriving[:, None] * np.array(light.colour)
+    return total * (.42 / total[built].mean())
+
+
+def _arriving(light: Light, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    "Share (V,) of a small area's light by distance and both cosines"
+    way = np.array(light.at) - position
+    square = (way * way).sum(1)
+    way /= np.sqrt(square + 1e-6)[:, None]
+    facing = ((way * normal).sum(1) * .85 + .15).clip(0)
+    leaving = (-way @ np.array(light.normal)).clip(0) if any(light.normal) else .25
+    return facing * leaving * light.area / (np.pi * square + light.area * .7)
+
+
+def _occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    "Darker towards the corners of the room and where furniture meets the floor, (V,)"
+    open_ = np.ones(len(position))
+    planes = [((0, 0, 1.0), position[:, 2]), ((0, 0, -1.0), room.height - position[:, 2])]
+    planes += [((*w.inward, 0.0), (position[:, :2] - w.a) @ w.inward) for w in walls_of(room.outline)]
+    for inward, distance in planes: open_ *= 1 - .22 * (1 - (normal @ np.array(inward)).clip(0)) * np.exp(-distance.clip(0) / .22)
+    ground = np.flatnonzero((position[:, 2] < .02) & (normal[:, 2] > .9))
+    for t in room.things:
+        if t.model.kind in ARCHITECTURE or t.at[2] > .02 or t.model.size[2] < .1: continue
+        a = np.radians(t.heading)
+        local = (position[ground, :2] - t.at[:2]) @ np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+        distance = np.linalg.norm((np.abs(local) - np.array(t.model.size[:2]) / 2).clip(0), axis=1)
+        open_[ground] *= 1 - .6 * np.exp(-distance / .13)
+    return open_
+
+
+def _occluders(room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Middles, half sizes and rotations of the boxes that throw shadows"
+    casting = [t for t in room.things if t.at[2] < .02 and t.model.size[2] > .3 and t.model.kind not in (*ARCHITECTURE, "door", "floor lamp", "plant", "side table")]
+    middle = np.array([(*t.at[:2], t.model.size[2] / 2) for t in casting]).reshape(-1, 3)
+    half = np.array([t.model.size for t in casting]).reshape(-1, 3) / 2 * .92
+    return middle, half, _euler(np.array([(0, 0, t.heading) for t in casting], float).reshape(-1, 3))
+
+
+def _unshadowed(light: Light, position: np.ndarray, boxes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    "Share (V,) of a light that no box stops; its ends are spread to soften the edges"
+    if any(light.normal) and max(light.colour) < .5: return np.ones(len(position))
+    side = np.array([-light.normal[1], light.normal[0], 0]) * np.sqrt(light.area) * .3
+    ends = [np.array(light.at) + k * side for k in ((-1, 1) if side.any() else (0,))]
+    return np.mean([_clear(position, end, *boxes) for end in ends], axis=0) * .85 + .15
+
+
+def _clear(position: np.ndarray, end: np.ndarray, middle: np.ndarray, half: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    "Is the way from each position to `end` free of all boxes? (slab test)"
+    start = np.einsum("vbi,bij->vbj", position[:, None] - middle, turn)
+    step = np.einsum("vbi,bij->vbj", (end - position)[:, None] + np.zeros_like(middle), turn)
+    step = np.where(np.abs(step) < 1e-9, 1e-9, step)
+    a, b = (-half - start) / step, (half - start) / step
+    enter, leave = np.minimum(a, b).max(2), np.maximum(a, b).min(2)
+    return ~((enter < leave) & (leave > .001) & (enter < 1)).any(1)

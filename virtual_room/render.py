@@ -1,0 +1,173 @@
+"""The engine's rim: a `Stage` turns rooms and cameras into pictures and exact instance masks with Panda3D's software renderer.
+
+The only module that knows Panda3D. It must not know seeds, files or where rooms come from.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+from functools import lru_cache
+
+import numpy as np
+from panda3d import core as p3
+
+from nbs_lib.core import SegError
+from nbs_lib.labels import ROOM_LABELS
+from virtual_room.light import GAMMA, HEADROOM, surfaces
+from virtual_room.scene import Camera, Room
+from virtual_room.textures import FITTED, texture
+
+SUPERSAMPLING = 2
+NEAR, FAR = .08, 30.0
+MAX_THINGS = 400
+
+_SETTINGS = "load-display p3tinydisplay\naux-display\nwindow-type offscreen\naudio-library-name null\nnotify-level-x11display fatal\nnotify-level-device fatal\n"
+
+
+class Stage:
+    "Two off-screen buffers that share one scene; `show` puts a room on it, `mask` and `picture` look at it"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.engine = p3.GraphicsEngine()
+        self.pipe = _pipe()
+        self.root = p3.NodePath("rooms")
+        self.room = self.root.attachNewNode("room")
+        self.colour = self._camera("colour", size * SUPERSAMPLING, _colour_state())
+        self.truth = self._camera("truth", size, p3.RenderState.makeEmpty(), self.colour[0])
+        self.truth[1].setTagStateKey("instance")
+        for i in range(MAX_THINGS): self.truth[1].setTagState(str(i), _instance_state(i))
+        self.lut = np.zeros(MAX_THINGS + 1, np.uint8)
+
+    def _camera(self, name: str, size: int, state: p3.RenderState, sharing=None) -> tuple:
+        properties = p3.FrameBufferProperties()
+        properties.setRgbColor(True), properties.setDepthBits(1)
+        more = (sharing.getGsg(), sharing) if sharing else ()
+        buffer = self.engine.makeOutput(self.pipe, name, 0, properties, p3.WindowProperties.size(size, size), p3.GraphicsPipe.BFRefuseWindow, *more)
+        if buffer is None: raise SegError(f"the renderer gives no picture of {size} px; choose a smaller --size")
+        buffer.setClearColor((0, 0, 0, 1))
+        target = p3.Texture()
+        buffer.addRenderTexture(target, p3.GraphicsOutput.RTMCopyRam)
+        camera = p3.Camera(name, p3.PerspectiveLens())
+        camera.getLens().setNearFar(NEAR, FAR)
+        camera.setInitialState(state)
+        buffer.makeDisplayRegion().setCamera(self.root.attachNewNode(camera))
+        return buffer, camera, target
+
+    def show(self, room: Room) -> None:
+        "Replace what is on the stage"
+        if len(room.things) > MAX_THINGS: raise SegError(f"a room of {len(room.things)} things is more than {MAX_THINGS}; lower the room settings")
+        self.room.removeNode()
+        self.room = self.root.attachNewNode("room")
+        lit = surfaces(room)
+        vertices, nodes = _vertices(lit), {}
+        for i, name, tris in lit.runs:
+            if i not in nodes:
+                nodes[i] = p3.GeomNode(str(i))
+                nodes[i].setTag("instance", str(i))
+                self.room.attachNewNode(nodes[i])
+            nodes[i].addGeom(_geom(vertices, tris), _textured(name))
+        codes = ROOM_LABELS.codes
+        self.lut[:] = 0
+        self.lut[1:len(room.things) + 1] = [codes.index(t.label) for t in room.things]
+
+    def _look(self, which: tuple, camera: Camera) -> np.ndarray:
+        "Draw one of the buffers alone, (H, W, 3) uint8"
+        for buffer, node, _ in (self.colour, self.truth): buffer.setActive(node is which[1])
+        path = p3.NodePath(which[1])
+        path.setPos(*camera.at), path.lookAt(p3.Point3(*camera.target))
+        which[1].getLens().setFov(camera.fov)
+        self.engine.renderFrame()
+        target = which[2]
+        raw = np.frombuffer(target.getRamImage(), np.uint8).reshape(target.getYSize(), target.getXSize(), -1)
+        return raw[::-1, :, 2::-1]
+
+    def instances(self, camera: Camera) -> np.ndarray:
+        "For each pixel's centre 1 + the index of the thing seen there, 0 for nothing; (H, W) int"
+        seen = self._look(self.truth, camera)
+        return seen[..., :2].astype(np.int32) @ np.array([1, 256])
+
+    def mask(self, camera: Camera) -> np.ndarray:
+        "Labels (H, W) uint8 from the instances"
+        return self.lut[self.instances(camera)]
+
+    def picture(self, camera: Camera) -> np.ndarray:
+        "The developed picture (H, W, 3) uint8"
+        n = SUPERSAMPLING
+        fine = self._look(self.colour, camera).astype(np.uint16)
+        sums = sum(fine[i::n, j::n] for i in range(n) for j in range(n))
+        curves = [_develop(camera.exposure * b, 255 * n * n) for b in camera.balance]
+        return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves)], axis=2)
+
+
+def _develop(gain: float, top: int) -> np.ndarray:
+    "A table from 0..top to 0..255: exposure with a soft shoulder towards white"
+    linear = (np.arange(top + 1) / top) ** GAMMA * HEADROOM * gain
+    soft = np.where(linear < .6, linear, 1 - .4 * np.exp(-(linear - .6) / .4))
+    return (255 * soft ** (1 / GAMMA)).round().astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _pipe() -> p3.GraphicsPipe:
+    "The software renderer, loaded once a process"
+    p3.loadPrcFileData("virtual_room", _SETTINGS)
+    pipe = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3tinydisplay")
+    if pipe: return pipe
+    if ctypes.util.find_library("X11") is None:
+        raise SegError("the software renderer needs libX11.so.6, which is missing; install the Debian package libx11-6")
+    raise SegError("Panda3D's software renderer p3tinydisplay does not load; install panda3d anew (pip install panda3d)")
+
+
+def driver() -> str:
+    "What draws: the same bytes come from the same driver only"
+    return f"Panda3D {p3.PandaSystem.getVersionString()} {_pipe().getInterfaceName()}"
+
+
+def _colour_state() -> p3.RenderState:
+    return p3.RenderState.make(p3.ColorAttrib.makeVertex(), p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MSmooth))
+
+
+def _instance_state(i: int) -> p3.RenderState:
+    "One flat colour and nothing else; the half keeps the software renderer's rounding exact"
+    value = i + 1
+    colour = p3.LVecBase4((value % 256 + .5) / 256, (value // 256 + .5) / 256, .5 / 256, 1)
+    plain = p3.NodePath("plain")
+    for attribute in (p3.ColorAttrib.makeFlat(colour), p3.TextureAttrib.makeAllOff(), p3.LightAttrib.makeAllOff(), p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MFlat),
+                      p3.FogAttrib.makeOff(), p3.TransparencyAttrib.make(p3.TransparencyAttrib.MNone), p3.AntialiasAttrib.make(p3.AntialiasAttrib.MNone)):
+        plain.setAttrib(attribute, 100)
+    return plain.getState()
+
+
+def _vertices(lit) -> p3.GeomVertexData:
+    "One vertex table for the room"
+    rows = np.zeros(len(lit.position), [("position", "f4", 3), ("colour", "u1", 4), ("uv", "f4", 2)])
+    rows["position"], rows["colour"][:, :3], rows["colour"][:, 3], rows["uv"] = lit.position, lit.colour, 255, lit.uv
+    data = p3.GeomVertexData("room", p3.GeomVertexFormat.getV3c4t2(), p3.Geom.UHStatic)
+    data.uncleanSetNumRows(len(rows))
+    memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
+    return data
+
+
+def _geom(vertices: p3.GeomVertexData, tris: np.ndarray) -> p3.Geom:
+    triangles = p3.GeomTriangles(p3.Geom.UHStatic)
+    triangles.setIndexType(p3.Geom.NTUint32)
+    index = triangles.modifyVertices()
+    index.uncleanSetNumRows(tris.size)
+    memoryview(index).cast("B")[:] = tris.astype(np.uint32).tobytes()
+    geom = p3.Geom(vertices)
+    geom.addPrimitive(triangles)
+    return geom
+
+
+@lru_cache(maxsize=None)
+def _textured(name: str) -> p3.RenderState:
+    "The state that wears a texture; loaded once a process"
+    if name.startswith("plain"): return p3.RenderState.makeEmpty()
+    picture = texture(name)
+    loaded = p3.Texture(name)
+    loaded.setup2dTexture(picture.shape[1], picture.shape[0], p3.Texture.TUnsignedByte, p3.Texture.FRgb)
+    loaded.setRamImage(np.ascontiguousarray(picture[::-1, :, ::-1]).tobytes())
+    wrap = p3.SamplerState.WMClamp if name.partition(":")[0] in FITTED else p3.SamplerState.WMRepeat
+    loaded.setWrapU(wrap), loaded.setWrapV(wrap)
+    loaded.setMinfilter(p3.SamplerState.FTLinearMipmapLinear), loaded.setMagfilter(p3.SamplerState.FTLinear)
+    return p3.RenderState.make(p3.TextureAttrib.make(loaded))
