@@ -62,7 +62,7 @@ def _block(room: Room, owned: list[tuple[int, Part]], m) -> tuple[np.ndarray, ..
     size, at, tint = (np.array([getattr(p, k) for p in parts], float) for k in ("size", "at", "colour"))
     heading = _euler(np.array([(0, 0, t.heading) for t in things], float))
     turn = heading @ _euler(np.array([p.turn for p in parts], float))
-    origin = np.einsum("pij,pj->pi", heading, at) + np.array([t.at for t in things])
+    origin = (heading @ at[..., None])[..., 0] + np.array([t.at for t in things])
     position, normal, local = place(m, size, origin, turn)
     fitted = np.array([p.tile == 0 for p in parts])
     tile = np.where(fitted, 1, [p.tile for p in parts])[:, None, None]
@@ -111,11 +111,10 @@ def _occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarr
 
 
 def _occluders(room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Middles, half sizes and rotations of the boxes that throw shadows"
+    "Middles (B, 3), half sizes (B, 3) and headings (B,) of the boxes that throw shadows"
     casting = [t for t in room.things if t.at[2] < .02 and t.model.size[2] > .3 and t.model.kind not in (*ARCHITECTURE, "door", "floor lamp", "plant", "side table")]
     middle = np.array([(*t.at[:2], t.model.size[2] / 2) for t in casting]).reshape(-1, 3)
-    half = np.array([t.model.size for t in casting]).reshape(-1, 3) / 2 * .92
-    return middle, half, _euler(np.array([(0, 0, t.heading) for t in casting], float).reshape(-1, 3))
+    return middle, np.array([t.model.size for t in casting]).reshape(-1, 3) / 2 * .92, np.radians([t.heading for t in casting])
 
 
 def _unshadowed(light: Light, position: np.ndarray, boxes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
@@ -126,11 +125,15 @@ def _unshadowed(light: Light, position: np.ndarray, boxes: tuple[np.ndarray, np.
     return np.mean([_clear(position, end, *boxes) for end in ends], axis=0) * .85 + .15
 
 
-def _clear(position: np.ndarray, end: np.ndarray, middle: np.ndarray, half: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    "Is the way from each position to `end` free of all boxes? (slab test)"
-    start = np.einsum("vbi,bij->vbj", position[:, None] - middle, turn)
-    step = np.einsum("vbi,bij->vbj", (end - position)[:, None] + np.zeros_like(middle), turn)
-    step = np.where(np.abs(step) < 1e-9, 1e-9, step)
-    a, b = (-half - start) / step, (half - start) / step
-    enter, leave = np.minimum(a, b).max(2), np.maximum(a, b).min(2)
-    return ~((enter < leave) & (leave > .001) & (enter < 1)).any(1)
+def _clear(position: np.ndarray, end: np.ndarray, middle: np.ndarray, half: np.ndarray, heading: np.ndarray) -> np.ndarray:
+    "Is the way from each position to `end` free of all boxes? (slab test, each box in its own frame)"
+    c, s = np.cos(heading), np.sin(heading)
+    own = lambda x, y: (c * x + s * y, c * y - s * x)
+    x, y, z = ((position[:, i, None] - middle[:, i]) for i in range(3))
+    dx, dy, dz = (end[i] - position[:, i, None] for i in range(3))
+    enter, leave = np.full(x.shape, .0), np.full(x.shape, 1.0)
+    for start, step, h in zip((*own(x, y), z), (*own(dx, dy), dz), half.T):
+        step = np.where(np.abs(step) < 1e-9, 1e-9, step)
+        centre, reach = -start / step, h / np.abs(step)
+        np.maximum(enter, centre - reach, out=enter), np.minimum(leave, centre + reach, out=leave)
+    return ~((enter < leave) & (leave > .001)).any(1)

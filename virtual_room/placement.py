@@ -5,11 +5,11 @@ Must not know how models are made or drawn. A thing occupies its oriented box: i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from virtual_room.scene import Model, Room, Thing, Top, footprint, turned
+from virtual_room.scene import Model, Room, Thing, Top, turned
 
 ARCHITECTURE = ("wall", "floor", "ceiling")
 FLOOR, CEILING = 0, 1  # indices of the first two things of every room; walls follow
@@ -44,8 +44,8 @@ def walls_of(outline: tuple) -> list[Wall]:
 
 def separation(a: np.ndarray, b: np.ndarray) -> float:
     "Gap between two convex quads (4, 2) along the best of their edge normals; negative is the depth they overlap"
-    edges = np.concatenate([np.diff(a[:3], axis=0), np.diff(b[:3], axis=0)])
-    normals = np.stack([-edges[:, 1], edges[:, 0]], 1) / np.maximum(np.linalg.norm(edges, axis=1, keepdims=True), 1e-9)
+    edges = np.concatenate([a[1:3] - a[:2], b[1:3] - b[:2]])
+    normals = edges[:, ::-1] * [-1, 1] / np.hypot(edges[:, :1], edges[:, 1:])
     pa, pb = a @ normals.T, b @ normals.T
     return float(np.maximum(pa.min(0) - pb.max(0), pb.min(0) - pa.max(0)).max())
 
@@ -55,7 +55,7 @@ def apart(a: Thing, b: Thing, gap: float = 0.0) -> bool:
     if a.at[2] >= b.at[2] + b.model.size[2] or b.at[2] >= a.at[2] + a.model.size[2]: return True
     reach = sum(np.hypot(*t.model.size[:2]) for t in (a, b)) / 2 + gap
     if np.hypot(a.at[0] - b.at[0], a.at[1] - b.at[1]) > reach: return True
-    return separation(footprint(a), footprint(b)) >= gap
+    return separation(a.footprint, b.footprint) >= gap
 
 
 def edge_distance(points: np.ndarray, outline: tuple) -> np.ndarray:
@@ -86,11 +86,15 @@ class Layout:
     things: list[Thing] = field(default_factory=list)
     keep_free: list[Thing] = field(default_factory=list)  # such as the space before a door
 
-    def __post_init__(self) -> None: self.walls = walls_of(self.outline)
+    def __post_init__(self) -> None:
+        self.walls = walls_of(self.outline)
+        self.low, self.high = np.min(self.outline, axis=0), np.max(self.outline, axis=0)
 
     def fits(self, thing: Thing, gap: float = 0.0) -> bool:
         "Inside the room, apart from all others and out of the spaces to keep free"
-        if edge_distance(footprint(thing), self.outline).min() < 0 or thing.at[2] + thing.model.size[2] > self.height: return False
+        corners = thing.footprint
+        if thing.at[2] + thing.model.size[2] > self.height or (corners < self.low).any() or (corners > self.high).any(): return False
+        if len(self.outline) > 4 and edge_distance(corners, self.outline).min() < 0: return False
         others = [o for o in self.things if o.model.kind not in ARCHITECTURE and o.label != "furniture_rug"]
         return all(apart(thing, o, gap) for o in others) and all(apart(thing, o) for o in self.keep_free)
 
@@ -98,15 +102,17 @@ class Layout:
         self.things.append(thing)
         return len(self.things) - 1
 
-    def against_wall(self, model: Model, z: float = 0.0, gap: float = .03, off: float = .01, tries: int = 24, walls: list[Wall] | None = None, centred: bool = False) -> int | None:
-        "Put the model's back to a wall at a random place; its index, or None when nowhere is free"
+    def against_wall(self, model: Model, z: float = 0.0, gap: float = .03, off: float = .01, above: float = 0.0,
+                     tries: int = 24, walls: list[Wall] | None = None, centred: bool = False) -> int | None:
+        "Put the model's back to a wall at a random place with `above` metres free over it; its index, or None when nowhere is free"
+        w, d, h = model.size
         for attempt in range(tries):
             wall = (walls or self.walls)[int(self.rng.integers(len(walls or self.walls)))]
             slack = wall.length - model.size[0] - 2 * gap
             if slack <= 0: continue
             s = wall.length / 2 - slack / 2 + slack * (.5 + self.rng.uniform(-.1, .1) if centred and attempt < 4 else self.rng.random())
             thing = self.back_to(model, wall, s, z, off)
-            if self.fits(thing, gap): return self.add(thing)
+            if self.fits(replace(thing, model=replace(model, size=(w, d, h + above))), gap): return self.add(thing)
         return None
 
     def back_to(self, model: Model, wall: Wall, s: float, z: float, off: float) -> Thing:
@@ -121,21 +127,20 @@ class Layout:
         thing = Thing(model, (float(x), float(y), 0.0), other.heading, FLOOR)
         return self.add(thing) if self.fits(thing, min(gap, .02)) else None
 
-    def on_floor(self, model: Model, gap: float = .1, tries: int = 30, near_wall: bool = False, face_middle: bool = False) -> int | None:
+    def on_floor(self, model: Model, gap: float = .1, tries: int = 40, near_wall: bool = False, face_middle: bool = False) -> int | None:
         "Put the model on free floor, by the walls where wanted"
-        corners = np.asarray(self.outline)
-        low, high = corners.min(0), corners.max(0)
+        low, high = self.low, self.high
         reach = float(np.hypot(*model.size[:2])) / 2
         for _ in range(tries):
             p = self.rng.uniform(low + reach * .7, np.maximum(high - reach * .7, low + reach * .7 + .01))
             if near_wall and edge_distance(p[None], self.outline)[0] > reach + .25: continue
-            toward = np.degrees(np.arctan2(*(corners.mean(0) - p)[::-1])) - 90
+            toward = np.degrees(np.arctan2(*((low + high) / 2 - p)[::-1])) - 90
             heading = toward + self.rng.uniform(-25, 25) if face_middle else self.rng.uniform(0, 360)
             thing = Thing(model, (float(p[0]), float(p[1]), 0.0), float(heading), FLOOR)
             if self.fits(thing, gap): return self.add(thing)
         return None
 
-    def on_top(self, model: Model, index: int, heading: float | None = None, back: bool = False, tries: int = 8) -> int | None:
+    def on_top(self, model: Model, index: int, heading: float | None = None, back: bool = False, tries: int = 12) -> int | None:
         "Put the model on one of the tops of the thing at `index`; `back` keeps it away from the front edge"
         under = self.things[index]
         if not under.model.tops: return None
@@ -173,7 +178,7 @@ def find_faults(room: Room, tolerance: float = 2e-3) -> list[str]:
     placed = [(i, t) for i, t in enumerate(room.things) if t.model.kind not in ARCHITECTURE]
     for i, t in placed:
         name = f"{t.model.kind} {i}"
-        if edge_distance(footprint(t), room.outline).min() < -tolerance: faults.append(f"{name} sticks out of the room")
+        if edge_distance(t.footprint, room.outline).min() < -tolerance: faults.append(f"{name} sticks out of the room")
         if t.at[2] + t.model.size[2] > room.height + tolerance: faults.append(f"{name} sticks through the ceiling")
         if not _supported(room, t, tolerance): faults.append(f"{name} floats")
     for n, (i, a) in enumerate(placed):
@@ -188,8 +193,8 @@ def _supported(room: Room, thing: Thing, tolerance: float) -> bool:
     under = room.things[thing.support]
     if under.model.kind == "floor": return abs(thing.at[2]) <= tolerance
     if under.model.kind == "ceiling": return abs(thing.at[2] + thing.model.size[2] - room.height) <= tolerance
-    if under.model.kind == "wall": return edge_distance(footprint(thing), room.outline).min() <= .02
-    local = (footprint(thing) - np.asarray(under.at[:2])) @ turned(under.heading)
+    if under.model.kind == "wall": return edge_distance(thing.footprint, room.outline).min() <= .02
+    local = (thing.footprint - np.asarray(under.at[:2])) @ turned(under.heading)
     return any(_rests(top, local, thing.at[2] - under.at[2], thing.model.size[2], tolerance) for top in under.model.tops)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from virtual_room import furniture as f
 from virtual_room.placement import CEILING, FLOOR, Layout, Wall, edge_distance, walkable
-from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, Vec, footprint
+from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, Vec
 from virtual_room.textures import hsv, pick
 
 Rng = np.random.Generator
@@ -174,8 +174,8 @@ def _furnish(layout: Layout, config: RoomConfig, style: f.Style) -> None:
     bed = layout.against_wall(f.double_bed(rng, style), tries=60, centred=bool(rng.random() < .5)) if rng.random() < .4 + .6 * config.furniture else None
     tables = _night_tables(layout, style, bed) if wanted() else []
     stand = _television(layout, style, bed) if wanted() else None
+    if wanted(): layout.on_floor(f.armchair(rng, style), gap=.04, near_wall=bool(rng.random() < .8), face_middle=True, tries=80)
     bases = [i for make in rng.permutation([f.commode, f.drawer, f.shelf]) if wanted() for i in [layout.against_wall(make(rng, style))]]
-    if wanted(): layout.on_floor(f.armchair(rng, style), near_wall=bool(rng.random() < .8), face_middle=True)
     if wanted(): layout.on_floor(f.floor_lamp(rng, style), gap=.03, near_wall=True)
     if rng.random() < config.distractors: bases.append(layout.on_floor(f.side_table(rng, style), gap=.08))
     if rng.random() < config.dog: layout.on_floor(f.dog(rng, style), gap=.05)
@@ -200,8 +200,8 @@ def _television(layout: Layout, style: f.Style, bed: int | None) -> int | None:
     rng, walls = layout.rng, None
     if bed is not None: walls = [w for w in layout.walls if abs((w.heading - layout.things[bed].heading) % 360 - 180) < 1]
     model = f.tv_stand(rng, style)
-    stand = layout.against_wall(model, walls=walls, centred=True) if walls else None
-    if stand is None: stand = layout.against_wall(model)
+    stand = layout.against_wall(model, walls=walls, centred=True, above=.8) if walls else None
+    if stand is None: stand = layout.against_wall(model, above=.8)
     if stand is not None: layout.on_top(f.tv(rng, style, model.size[0] * .9), stand, heading=0.0, back=True)
     return stand
 
@@ -214,7 +214,7 @@ def _rug(layout: Layout, style: f.Style) -> None:
     for _ in range(12):
         x, y = w / 2 + rng.uniform(-.25, .25) * w, d / 2 + rng.uniform(-.25, .25) * d
         rug = Thing(model, (float(x), float(y), 0.0), turn, FLOOR)
-        if edge_distance(footprint(rug), layout.outline).min() > .03: return layout.things.append(rug)
+        if edge_distance(rug.footprint, layout.outline).min() > .03: return layout.things.append(rug)
 
 
 def _on_walls(layout: Layout, config: RoomConfig, style: f.Style, bases: list) -> None:
@@ -245,7 +245,12 @@ def _small_things(layout: Layout, config: RoomConfig, style: f.Style, tables: li
     if not tops: return
     for name, make in f.SMALL.items():
         for _ in range(int(rng.integers(1, 4))):
-            if rng.random() < config.small_things: layout.on_top(make(rng, style), int(rng.choice(tops)), heading=_facing(rng, name))
+            if rng.random() < config.small_things: _on_any(layout, make(rng, style), tops, _facing(rng, name))
+
+
+def _on_any(layout: Layout, model: Model, tops: list[int], heading: float | None) -> None:
+    for i in layout.rng.permutation(tops)[:3]:
+        if layout.on_top(model, int(i), heading) is not None: return
 
 
 def _facing(rng: Rng, name: str) -> float | None:

@@ -8,7 +8,8 @@ A thing's own frame has its origin in the middle of its footprint on its lowest 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ class Thing:
     @property
     def label(self) -> str: return self.model.label
 
+    @cached_property
+    def footprint(self) -> np.ndarray:
+        "The four corners (4, 2) of the base in the room"
+        w, d = self.model.size[:2]
+        return np.array([[-w, -d], [w, -d], [w, d], [-w, d]]) / 2 @ turned(self.heading).T + np.asarray(self.at[:2])
+
 
 @dataclass(frozen=True)
 class Light:
@@ -103,8 +110,8 @@ class Room:
 @dataclass(frozen=True)
 class RoomConfig:
     "The ranges that rooms and poses are drawn from; shares are probabilities"
-    width: Range = (3.2, 5.4)
-    depth: Range = (3.0, 5.0)
+    width: Range = (3.4, 5.6)
+    depth: Range = (3.2, 5.2)
     height: Range = (2.4, 2.9)
     night: float = 0.2
     furniture: float = 0.8
@@ -151,9 +158,3 @@ def turned(heading: float) -> np.ndarray:
     "2x2 rotation by `heading` degrees"
     a = np.radians(heading)
     return np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
-
-
-def footprint(thing: Thing) -> np.ndarray:
-    "The four corners (4, 2) of the thing's base in the room"
-    w, d = thing.model.size[:2]
-    return np.array([[-w, -d], [w, -d], [w, d], [-w, d]]) / 2 @ turned(thing.heading).T + np.asarray(thing.at[:2])

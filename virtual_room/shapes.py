@@ -142,8 +142,8 @@ def place(m: Mesh, size: np.ndarray, at: np.ndarray, turn: np.ndarray) -> tuple[
     local = m.unit * size[:, None] + m.inset
     normal = m.normal / size[:, None].clip(1e-4)
     normal /= np.linalg.norm(normal, axis=2, keepdims=True)
-    rotated = lambda v: np.einsum("pij,pvj->pvi", turn, v)
-    return rotated(local) + at[:, None], rotated(normal), local
+    back = turn.transpose(0, 2, 1)
+    return local @ back + at[:, None], normal @ back, local
 
 
 def box_map(m: Mesh, local: np.ndarray, size: np.ndarray, grained: np.ndarray) -> np.ndarray:
