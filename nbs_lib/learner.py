@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SharedScore', 'seg_metrics', 'Autocast', 'ChannelsLast', 'bf16_gain', 'encoder', 'build_model', 'plain_model',
-           'seg_learner', 'valid_matrix', 'valid_predictions', 'history', 'peak_memory', 'sha256', 'save_model',
-           'load_weights', 'load_model', 'transfer', 'Checkpoint', 'random_states', 'set_random_states', 'Resume',
-           'fit']
+           'seg_learner', 'valid_batches', 'valid_matrix', 'worst_results', 'history', 'peak_memory', 'sha256',
+           'save_model', 'load_weights', 'load_model', 'transfer', 'Checkpoint', 'random_states', 'set_random_states',
+           'Resume', 'fit']
 
-# %% ../nbs/07_learner.ipynb #695aed8f
+# %% ../nbs/07_learner.ipynb #39776b16
 import hashlib, platform, random, resource, time
 from pathlib import Path
 
@@ -21,15 +21,17 @@ from fastai.learner import Metric
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.learner import create_unet_model, unet_learner
 from fastcore.foundation import L
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from . import __version__
 from .core import SegError, atomic_path, read_json, write_json
-from .dataloaders import check_size
+from .dataloaders import batch_images, check_size
 from .labels import IGNORE
 from .metrics import confusion_matrix, scores
+from .show import legend, paint, panel
 
 # %% ../nbs/07_learner.ipynb #0e4299e6
 class SharedScore(Metric):
@@ -127,24 +129,36 @@ def seg_learner(
     learn.arch = arch
     return learn
 
-# %% ../nbs/07_learner.ipynb #769f1473
-def _valid_batches(learn):
-    "Predicted and true masks of the validation set, batch by batch, uint8 (n, h, w)."
+# %% ../nbs/07_learner.ipynb #eda5145d
+def valid_batches(
+    learn, # A learner from `seg_learner`
+):
+    "Yield the validation set batch by batch: pictures uint8 (n, h, w, 3), predicted and true masks uint8 (n, h, w)."
     learn.model.eval()
     with torch.inference_mode():
-        for x, y in learn.dls.valid: yield tuple(o.as_subclass(torch.Tensor).byte().cpu().numpy() for o in (learn.model(x).argmax(1), y))
+        for x, y in learn.dls.valid:
+            pred, truth = (o.as_subclass(torch.Tensor).byte().cpu().numpy() for o in (learn.model(x).argmax(1), y))
+            yield batch_images(x, learn.dls.stats), pred, truth
 
 def valid_matrix(
     learn, # A learner from `seg_learner`
 ):
     "Confusion matrix (row = truth) of the validation set."
-    return sum(confusion_matrix(pred, truth, learn.dls.labels.n_classes) for pred, truth in _valid_batches(learn))
+    return sum(confusion_matrix(pred, truth, learn.dls.labels.n_classes) for _, pred, truth in valid_batches(learn))
 
-def valid_predictions(
-    learn, # A learner from `seg_learner`
+def worst_results(
+    learn,      # A learner from `seg_learner`
+    n=4,        # How many
+    height=128, # Of each picture, in pixels
 ):
-    "Predicted masks and true masks of the validation set at the learner's size, two uint8 arrays (n, h, w) in its order."
-    return tuple(map(np.concatenate, zip(*_valid_batches(learn))))
+    "Pillow image: the validation pictures with the lowest Dice, worst first: picture, truth, prediction, wrong pixels (red), and the legend of the truth."
+    labels = learn.dls.labels
+    dice = lambda pred, truth: scores(confusion_matrix(pred, truth, labels.n_classes))['dice']
+    worst = []
+    for batch in valid_batches(learn): worst = sorted([*worst, *((dice(p, t), i, p, t) for i, p, t in zip(*batch))], key=lambda o: o[0])[:n]
+    wrong = lambda p, t: Image.fromarray(np.where(((p != t) & (t != IGNORE))[..., None], [220, 0, 0], [245, 245, 245]).astype(np.uint8))
+    rows = [[Image.fromarray(i), paint(t, labels), paint(p, labels), wrong(p, t), legend(np.stack([p, t]), labels, height)] for _, i, p, t in worst]
+    return panel(rows, ['picture', 'truth', 'prediction', 'wrong pixels', 'labels'], height)
 
 def history(
     learn, # A learner that has been fitted
