@@ -231,7 +231,7 @@ def drawer(rng: Rng, style: Style) -> Model:
 def rug(rng: Rng, style: Style) -> Model:
     w, d = rng.uniform(1.2, 2.4), rng.uniform(.8, 1.7)
     flat = Part(("panel", 10, 8), (w, 1, d), (0, 0, .012), (1, 1, 1), pick(rng, "rug"), 0, (90, 0, 0))
-    return Model("furniture_rug", "rug", (w, d, .012), (box(Material((.5, .47, .42)), 0, 0, 0, w, d, .011), flat))
+    return Model("furniture_rug", "rug", (w, d, .012), (box(Material((.5, .47, .42)), 0, 0, 0, w, d, .005), flat))
 
 
 def painting(rng: Rng, style: Style) -> Model:
@@ -240,9 +240,9 @@ def painting(rng: Rng, style: Style) -> Model:
     frame = rng.choice([style.wood, style.metal, Material((.08, .08, .08)), Material((.95, .95, .93))])
     parts = [box(frame, 0, 0, 0, w, depth, h, .006)]
     if rng.random() < .4:
-        parts.append(picture("plain", 0, depth / 2 + .001, h / 2, w - 2 * border, h - 2 * border, colour=(.96, .95, .92)))
+        parts.append(picture("plain", 0, depth / 2 + .003, h / 2, w - 2 * border, h - 2 * border, colour=(.96, .95, .92)))
         border += rng.uniform(.04, .09)
-    parts.append(picture(pick(rng, "painting"), 0, depth / 2 + .003, h / 2, w - 2 * border, h - 2 * border))
+    parts.append(picture(pick(rng, "painting"), 0, depth / 2 + .006, h / 2, w - 2 * border, h - 2 * border))
     return Model("furniture_painting", "painting", (w, depth, h), tuple(parts))
 
 

@@ -13,11 +13,13 @@ from panda3d import core as p3
 
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
-from virtual_room.light import GAMMA, HEADROOM, surfaces
+from virtual_room.light import GAMMA, HEADROOM, Surfaces, surfaces
 from virtual_room.scene import Camera, Room
 from virtual_room.textures import FITTED, texture
 
 SUPERSAMPLING = 2
+TRUTH_SAMPLING = 3  # the renderer rounds corners to whole pixels: truth is drawn finer, and its middle pixel taken
+LARGEST = 4096
 NEAR, FAR = .08, 30.0
 MAX_THINGS = 400
 
@@ -32,9 +34,11 @@ class Stage:
         self.engine = p3.GraphicsEngine()
         self.pipe = _pipe()
         self.root = p3.NodePath("rooms")
+        self.root.setBin("unsorted", 0)  # else equal depths are settled by memory addresses, another way each run
         self.room = self.root.attachNewNode("room")
         self.colour = self._camera("colour", size * SUPERSAMPLING, _colour_state())
-        self.truth = self._camera("truth", size, p3.RenderState.makeEmpty(), self.colour[0])
+        self.finer = TRUTH_SAMPLING if size * TRUTH_SAMPLING <= LARGEST else 1
+        self.truth = self._camera("truth", size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
         self.truth[1].setTagStateKey("instance")
         for i in range(MAX_THINGS): self.truth[1].setTagState(str(i), _instance_state(i))
         self.lut = np.zeros(MAX_THINGS + 1, np.uint8)
@@ -56,10 +60,13 @@ class Stage:
 
     def show(self, room: Room) -> None:
         "Replace what is on the stage"
+        self.load(room, surfaces(room))
+
+    def load(self, room: Room, lit: Surfaces) -> None:
+        "Replace what is on the stage by surfaces that are lit already"
         if len(room.things) > MAX_THINGS: raise SegError(f"a room of {len(room.things)} things is more than {MAX_THINGS}; lower the room settings")
         self.room.removeNode()
         self.room = self.root.attachNewNode("room")
-        lit = surfaces(room)
         vertices, nodes = _vertices(lit), {}
         for i, name, tris in lit.runs:
             if i not in nodes:
@@ -84,8 +91,9 @@ class Stage:
 
     def instances(self, camera: Camera) -> np.ndarray:
         "For each pixel's centre 1 + the index of the thing seen there, 0 for nothing; (H, W) int"
-        seen = self._look(self.truth, camera)
-        return seen[..., :2].astype(np.int32) @ np.array([1, 256])
+        middle = slice(self.finer // 2, None, self.finer)
+        seen = self._look(self.truth, camera)[middle, middle].astype(np.int32)
+        return seen[..., 0] + 256 * seen[..., 1]
 
     def mask(self, camera: Camera) -> np.ndarray:
         "Labels (H, W) uint8 from the instances"
@@ -138,7 +146,7 @@ def _instance_state(i: int) -> p3.RenderState:
     return plain.getState()
 
 
-def _vertices(lit) -> p3.GeomVertexData:
+def _vertices(lit: Surfaces) -> p3.GeomVertexData:
     "One vertex table for the room"
     rows = np.zeros(len(lit.position), [("position", "f4", 3), ("colour", "u1", 4), ("uv", "f4", 2)])
     rows["position"], rows["colour"][:, :3], rows["colour"][:, 3], rows["uv"] = lit.position, lit.colour, 255, lit.uv

@@ -141,23 +141,23 @@ def _window(rng: Rng, w: float, h: float, night: bool, z: float) -> Model:
     "A view, a frame with bars, a sill and perhaps curtains; unlabelled"
     frame = f.Material(hsv(.1, .04, .95)) if rng.random() < .75 else f.draw_wood(rng)
     shade = (.05, .06, .12) if night else (1.0, 1.0, 1.0)
-    parts = [f.picture(pick(rng, "view"), 0, -.05, h / 2, w + .4, h + .4, .9 if night else 1.5, shade)]
+    parts = [f.picture(pick(rng, "view"), 0, -.06, h / 2, w + .4, h + .4, .9 if night else 1.5, shade)]
     parts += [f.box(frame, x * (w - .06) / 2, -.03, 0, .06, .06, h) for x in (-1, 1)] + [f.box(frame, 0, -.03, y, w, .06, .06) for y in (0, h - .06)]
     parts += [f.box(frame, w * (i / n - .5), -.03, 0, .05, .05, h) for n in [int(rng.integers(1, 4))] for i in range(1, n)]
-    parts.append(f.box(frame, 0, .0, -.03, w + .1, .12, .03, .005))
+    parts.append(f.box(frame, 0, 0, -.03, w + .1, .14, .03, .005))
     if rng.random() < .65: parts += _curtains(rng, w, h)
     wide = w + (.5 if len(parts) > 9 else .12)
-    return Model("empty", "window", (wide, .14, h + .06), tuple(replace(p, at=(p.at[0], p.at[1] - .02, p.at[2])) for p in parts))
+    return Model("empty", "window", (wide, .14, h + .06), tuple(replace(p, at=(p.at[0], p.at[1] - .07, p.at[2])) for p in parts))
 
 
 def _curtains(rng: Rng, w: float, h: float) -> list[Part]:
     "Two gathered lengths of cloth on a rod"
     m, metal, width = f.draw_textile(rng), f.Material((.4, .4, .4)), rng.uniform(.15, .4)
-    parts = [f.box(metal, 0, .05, h + .03, w + .45, .02, .02)]
+    parts = [f.box(metal, 0, .09, h + .03, w + .45, .02, .02)]
     for side in (-1, 1):
         for i in range(n := max(2, round(width / .07))):
             x = side * (w / 2 + .18 - (i + .5) * width / n)
-            parts.append(Part(("lathe", f.ROD, 8), (width / n * 1.15, .06, h + .05), (x, .05, (h + .01) / 2), m.colour, m.texture, m.tile))
+            parts.append(Part(("lathe", f.ROD, 8), (width / n * 1.15, .06, h + .05), (x, .09, (h + .01) / 2), m.colour, m.texture, m.tile))
     return parts
 
 
@@ -294,8 +294,8 @@ RARE = ("furniture_clock", "furniture_floor_lamp", "furniture_nightTable", "furn
 
 
 def _near(rng: Rng, thing: Thing, spread: float) -> Vec:
-    "A point about the middle of a thing"
-    middle = np.array([*thing.at[:2], thing.at[2] + thing.model.size[2] / 2])
+    "A point near a thing, rather at its upper half: that is where lamps and dogs are told apart"
+    middle = np.array([*thing.at[:2], thing.at[2] + thing.model.size[2] * rng.uniform(.4, .9)])
     return tuple((middle + rng.uniform(-spread, spread, 3)).tolist())
 
 

@@ -140,17 +140,17 @@ def _check(name: str, value: Any, low: float, high: float) -> None:
     good = (len(numbers) == 2 if pair else True) and all(isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high for v in numbers)
     if good and numbers == sorted(numbers): return
     form = "two ascending numbers" if pair else "a number"
-    raise SegError(f"The room setting '{name}' is {value!r}; give {form} between {low:g} and {high:g}.")
+    raise SegError(f"the room setting '{name}' is {value!r}; give {form} between {low:g} and {high:g}.")
 
 
 def load_config(path: str | Path) -> RoomConfig:
     "Read a JSON object of settings; those it leaves out keep their defaults"
     try: values = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as e: raise SegError(f"Cannot read the room settings {path}: {e}. Give a JSON file with one object.") from e
-    if not isinstance(values, dict): raise SegError(f"The room settings {path} hold no JSON object; write {{\"width\": [3, 5]}}, for example.")
+    except (OSError, ValueError) as e: raise SegError(f"cannot read the room settings {path}: {e}. Give a JSON file with one object.") from e
+    if not isinstance(values, dict): raise SegError(f"the room settings {path} hold no JSON object; write {{\"width\": [3, 5]}}, for example.")
     known = [f.name for f in fields(RoomConfig)]
     unknown = sorted(set(values) - set(known))
-    if unknown: raise SegError(f"Unknown room setting '{unknown[0]}' in {path}; known are {', '.join(known)}.")
+    if unknown: raise SegError(f"unknown room setting '{unknown[0]}' in {path}; known are {', '.join(known)}.")
     return RoomConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
