@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPSET', 'PARITY', 'PictureToMask', 'to_onnx', 'strip_notes', 'synthetic_pictures', 'torch_masks', 'parity',
-           'export_onnx', 'median_ms', 'seg_export']
+           'write_onnx', 'median_ms', 'export_onnx', 'seg_export']
 
-# %% ../nbs/09_onnx.ipynb #86006f87
+# %% ../nbs/09_onnx.ipynb #4c49803c
 import json, logging, statistics, time, warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ import onnx, onnxruntime, onnxscript, torch
 from PIL import Image
 from torch import nn
 
-from .core import SegError, atomic_path, seg_command, write_json
+from .core import SegError, atomic_path, read_json, seg_command, write_json
 from .dataloaders import check_size
 from .learner import load_model, sha256
 from .predict import FORMAT, manifest_path, open_session, to_canvas
@@ -119,8 +119,8 @@ def parity(
             rows.append(dict(size=f'{h}×{w}', batch=n, equal=float((mask == true_mask).mean()), confidence=float(np.abs(confidence/255 - true_confidence).max())))
     return rows
 
-# %% ../nbs/09_onnx.ipynb #a51a50fc
-def export_onnx(
+# %% ../nbs/09_onnx.ipynb #8970f913
+def write_onnx(
     model, # The net in eval mode, from `load_model`
     meta,  # Its JSON
     path,  # Where, ending in .onnx
@@ -140,7 +140,7 @@ def export_onnx(
 def _json(o): return json.dumps(o, ensure_ascii=False)
 
 def _manifest(path, file, meta, rows):
-    own = ('format', 'arch', 'size', 'labels', 'stats', 'scores', 'sha256')
+    own = ('format', 'arch', 'size', 'labels', 'stats', 'scores', 'sha256', 'classes', 'history')
     return dict(format=FORMAT, file=path.name, sha256=sha256(file), bytes=file.stat().st_size, precision='fp32', opset=OPSET, arch=meta['arch'], size=list(meta['size']), labels=meta['labels'],
                 scores=meta.get('scores', {}), parity=rows, provenance=dict(weights_sha256=meta.get('sha256'), exported_with=_versions(), **{k: v for k, v in meta.items() if k not in own}))
 
@@ -160,14 +160,24 @@ def median_ms(
     for _ in range(warmup): f()
     return statistics.median(once() for _ in range(repeats))
 
-# %% ../nbs/09_onnx.ipynb #bee2e916
+# %% ../nbs/09_onnx.ipynb #c8c15139
+def export_onnx(
+    weights,  # NAME.safetensors, with its NAME.json beside it
+    out=None, # Folder for NAME.onnx and NAME.manifest.json; None: beside the weights
+):
+    "Export a saved model; returns the path of the ONNX file."
+    weights = Path(weights)
+    path = Path(out or weights.parent)/(weights.name.removesuffix('.json').removesuffix('.safetensors') + '.onnx')
+    write_onnx(*load_model(weights), path)
+    return path
+
 @seg_command
 def seg_export(
     weights: str,  # NAME.safetensors with its NAME.json, from seg_train or the notebooks
     out: str = '', # Folder for NAME.onnx and NAME.manifest.json; empty: beside the weights
 ):
-    "Turn trained weights into one ONNX file that seg_predict, seg_eval and seg_serve use."
-    model, meta = load_model(weights)
-    path = (Path(out) if out else Path(weights).parent)/(Path(weights).name.removesuffix('.json').removesuffix('.safetensors') + '.onnx')
-    m = export_onnx(model, meta, path)
-    print(f"{path}: {m['bytes']/2**20:.1f} MiB, {meta['arch']} at {meta['size'][0]}×{meta['size'][1]}, {len(meta['labels']['codes'])} labels, same label as torch on {m['parity'][0]['equal']:.3%} of pixels, sha256 {m['sha256'][:12]}…")
+    "Turn trained weights into one ONNX file that seg_predict and seg_eval use."
+    path = export_onnx(weights, out)
+    m = read_json(manifest_path(path), 'export again')
+    print(f"{path}: {m['bytes']/2**20:.1f} MiB, {m['arch']} at {m['size'][0]}×{m['size'][1]}, {len(m['labels']['codes'])} labels, "
+          f"the same label as torch on {m['parity'][0]['equal']:.3%} of pixels, sha256 {m['sha256'][:12]}…")
