@@ -12,7 +12,7 @@ import numpy as np
 
 from virtual_room.placement import ARCHITECTURE, walls_of
 from virtual_room.scene import Light, Part, Room
-from virtual_room.shapes import box_map, mesh, place
+from virtual_room.shapes import Mesh, box_map, mesh, place
 
 GAMMA = 2.2
 HEADROOM = 2.0  # vertex colours hold light up to this much over white
@@ -30,18 +30,35 @@ class Surfaces:
 def surfaces(room: Room) -> Surfaces:
     "Build and light a room"
     owned = [(i, p) for i, t in enumerate(room.things) for p in t.model.parts]
-    order = sorted(range(len(owned)), key=lambda n: owned[n][1].shape.__repr__())
+    table = _table(room, owned)
+    family = [_family(p.shape) for _, p in owned]
     blocks, tris, first = [], [None] * len(owned), 0
-    for shape, group in groupby(order, key=lambda n: owned[n][1].shape):
-        group, m = list(group), mesh(shape)
-        blocks.append(_block(room, [owned[n] for n in group], m))
-        for n in group:
+    for shape, group in groupby(sorted(range(len(owned)), key=lambda n: repr(family[n])), key=family.__getitem__):
+        rows, m = list(group), mesh(shape)
+        blocks.append(_block({k: v[rows] for k, v in table.items()}, m))
+        for n in rows:
             tris[n] = m.tris + first
             first += len(m.unit)
     position, normal, uv, tint, glow, owner = (np.concatenate(b) for b in zip(*blocks))
     light = _light(room, position, normal, owner) + glow[:, None]
     colour = tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
     return Surfaces(position.astype(np.float32), (colour * 255).round().astype(np.uint8), uv.astype(np.float32), _runs(owned, tris))
+
+
+def _family(shape: tuple) -> tuple:
+    "Boxes with cut edges differ by a factor only, so that they are placed together"
+    return ("bevel", 1.0) if shape[0] == "bevel" else shape
+
+
+def _table(room: Room, owned: list[tuple[int, Part]]) -> dict[str, np.ndarray]:
+    "One row a part: how it lies in the room and what it looks like"
+    parts, things = [p for _, p in owned], [room.things[i] for i, _ in owned]
+    t = {k: np.array([getattr(p, k) for p in parts], float) for k in ("size", "at", "colour", "tile", "glow")}
+    heading = _euler(np.array([(0, 0, t.heading) for t in things], float))
+    return t | dict(
+        owner=np.array([i for i, _ in owned]), grained=np.array([p.texture.startswith("wood") for p in parts]),
+        cut=np.array([p.shape[1] if p.shape[0] == "bevel" else 0 for p in parts]), turn=heading @ _euler(np.array([p.turn for p in parts], float)),
+        origin=(heading @ t["at"][..., None])[..., 0] + np.array([t.at for t in things]))
 
 
 def _runs(owned: list[tuple[int, Part]], tris: list[np.ndarray]) -> list[tuple[int, str, np.ndarray]]:
@@ -56,20 +73,13 @@ def _euler(degrees: np.ndarray) -> np.ndarray:
                      -sy, cy * sx, cy * cx], 1).reshape(-1, 3, 3)
 
 
-def _block(room: Room, owned: list[tuple[int, Part]], m) -> tuple[np.ndarray, ...]:
-    "Position, normal, uv, tint, glow and owner of every vertex of parts of one shape"
-    parts, things = [p for _, p in owned], [room.things[i] for i, _ in owned]
-    size, at, tint = (np.array([getattr(p, k) for p in parts], float) for k in ("size", "at", "colour"))
-    heading = _euler(np.array([(0, 0, t.heading) for t in things], float))
-    turn = heading @ _euler(np.array([p.turn for p in parts], float))
-    origin = (heading @ at[..., None])[..., 0] + np.array([t.at for t in things])
-    position, normal, local = place(m, size, origin, turn)
-    fitted = np.array([p.tile == 0 for p in parts])
-    tile = np.where(fitted, 1, [p.tile for p in parts])[:, None, None]
-    mapped = box_map(m, local, size, np.array([p.texture.startswith("wood") for p in parts])) + at[:, None, ::2]
-    uv = np.where(fitted[:, None, None], m.uv, mapped / tile)
-    each = lambda a: np.repeat(a, len(m.unit), axis=0)
-    return position.reshape(-1, 3), normal.reshape(-1, 3), uv.reshape(-1, 2), each(tint), each(np.array([p.glow for p in parts])), each(np.array([i for i, _ in owned]))
+def _block(t: dict[str, np.ndarray], m: Mesh) -> tuple[np.ndarray, ...]:
+    "Position, normal, uv, tint, glow and owner of every vertex of parts of one mesh"
+    position, normal, local = place(m, t["size"], t["origin"], t["turn"], t["cut"])
+    fitted, tile = (t["tile"] == 0)[:, None, None], np.where(t["tile"] == 0, 1, t["tile"])[:, None, None]
+    uv = np.where(fitted, m.uv, (box_map(m, local, t["size"], t["grained"]) + t["at"][:, None, ::2]) / tile)
+    each = (np.repeat(t[k], len(m.unit), axis=0) for k in ("colour", "glow", "owner"))
+    return position.reshape(-1, 3), normal.reshape(-1, 3), uv.reshape(-1, 2), *each
 
 
 def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarray) -> np.ndarray:

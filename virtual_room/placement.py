@@ -6,6 +6,7 @@ Must not know how models are made or drawn. A thing occupies its oriented box: i
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +16,9 @@ ARCHITECTURE = ("wall", "floor", "ceiling")
 FLOOR, CEILING = 0, 1  # indices of the first two things of every room; walls follow
 
 
+_QUARTER = np.array([-1.0, 1.0])
+
+
 @dataclass(frozen=True)
 class Wall:
     "From corner `a` to corner `b`, the room on its left"
@@ -22,16 +26,16 @@ class Wall:
     a: np.ndarray
     b: np.ndarray
 
-    @property
+    @cached_property
     def length(self) -> float: return float(np.linalg.norm(self.b - self.a))
 
-    @property
+    @cached_property
     def along(self) -> np.ndarray: return (self.b - self.a) / self.length
 
-    @property
+    @cached_property
     def inward(self) -> np.ndarray: return np.array([-self.along[1], self.along[0]])
 
-    @property
+    @cached_property
     def heading(self) -> float: return float(np.degrees(np.arctan2(self.along[1], self.along[0])))
 
     def point(self, s: float, off: float) -> np.ndarray: return self.a + self.along * s + self.inward * off
@@ -45,7 +49,7 @@ def walls_of(outline: tuple) -> list[Wall]:
 def separation(a: np.ndarray, b: np.ndarray) -> float:
     "Gap between two convex quads (4, 2) along the best of their edge normals; negative is the depth they overlap"
     edges = np.concatenate([a[1:3] - a[:2], b[1:3] - b[:2]])
-    normals = edges[:, ::-1] * [-1, 1] / np.hypot(edges[:, :1], edges[:, 1:])
+    normals = edges[:, ::-1] * _QUARTER / np.hypot(edges[:, :1], edges[:, 1:])
     pa, pb = a @ normals.T, b @ normals.T
     return float(np.maximum(pa.min(0) - pb.max(0), pb.min(0) - pa.max(0)).max())
 
@@ -89,17 +93,25 @@ class Layout:
     def __post_init__(self) -> None:
         self.walls = walls_of(self.outline)
         self.low, self.high = np.min(self.outline, axis=0), np.max(self.outline, axis=0)
+        self._reach = np.zeros((0, 5))  # for each thing: middle, radius, bottom and top, to find neighbours fast
 
     def fits(self, thing: Thing, gap: float = 0.0) -> bool:
         "Inside the room, apart from all others and out of the spaces to keep free"
         corners = thing.footprint
         if thing.at[2] + thing.model.size[2] > self.height or (corners < self.low).any() or (corners > self.high).any(): return False
         if len(self.outline) > 4 and edge_distance(corners, self.outline).min() < 0: return False
-        others = [o for o in self.things if o.model.kind not in ARCHITECTURE and o.label != "furniture_rug"]
-        return all(apart(thing, o, gap) for o in others) and all(apart(thing, o) for o in self.keep_free)
+        return self.clear_of_others(thing, gap) and all(apart(thing, o) for o in self.keep_free)
+
+    def clear_of_others(self, thing: Thing, gap: float, but: int = -1) -> bool:
+        "Apart from all things other than number `but`; rugs and the shell of the room are no obstacle"
+        x, y, radius, low, high = _reach_of(thing)
+        r = self._reach
+        near = (r[:, 3] < high) & (r[:, 4] > low) & (np.hypot(r[:, 0] - x, r[:, 1] - y) < r[:, 2] + radius + gap)
+        return all(apart(thing, self.things[i], gap) for i in np.flatnonzero(near) if i != but)
 
     def add(self, thing: Thing) -> int:
         self.things.append(thing)
+        self._reach = np.vstack([self._reach, _reach_of(thing)])
         return len(self.things) - 1
 
     def against_wall(self, model: Model, z: float = 0.0, gap: float = .03, off: float = .01, above: float = 0.0,
@@ -140,27 +152,34 @@ class Layout:
             if self.fits(thing, gap): return self.add(thing)
         return None
 
-    def on_top(self, model: Model, index: int, heading: float | None = None, back: bool = False, tries: int = 12) -> int | None:
+    def on_top(self, model: Model, index: int, heading: float | None = None, back: bool = False, tries: int = 8) -> int | None:
         "Put the model on one of the tops of the thing at `index`; `back` keeps it away from the front edge"
         under = self.things[index]
-        if not under.model.tops: return None
         turn = float(self.rng.uniform(-180, 180)) if heading is None else heading
         half = np.abs(turned(turn)) @ np.asarray(model.size[:2]) / 2
-        for _ in range(tries):
-            top = under.model.tops[int(self.rng.integers(len(under.model.tops)))]
+        for i in self.rng.permutation(len(under.model.tops))[:4]:
+            top = under.model.tops[i]
             low, high = np.array([top.x0, top.y0]) + half, np.array([top.x1, top.y1]) - half
-            if (low > high).any() or model.size[2] > top.headroom: continue
-            local = self.rng.uniform(low, high)
-            if back: local[1] = low[1] + .3 * (local[1] - low[1])
-            x, y = np.asarray(under.at[:2]) + turned(under.heading) @ local
-            thing = Thing(model, (float(x), float(y), under.at[2] + top.z), under.heading + turn, index)
-            if all(apart(thing, o, .015) for o in self.things if o.support == index) and self._clear_above(thing, index): return self.add(thing)
+            if (low > high).any() or model.size[2] > top.headroom or under.at[2] + top.z + model.size[2] > self.height: continue
+            if back: high[1] = low[1] + .3 * (high[1] - low[1])
+            spots = self.rng.uniform(low, high, (tries, 2)) @ turned(under.heading).T + under.at[:2]
+            for x, y in spots[self._roomy(spots, under.at[2] + top.z, model)]:
+                thing = Thing(model, (float(x), float(y), under.at[2] + top.z), under.heading + turn, index)
+                if self.clear_of_others(thing, .015, index): return self.add(thing)
         return None
 
-    def _clear_above(self, thing: Thing, index: int) -> bool:
-        "Nothing else, such as a painting, is in the way"
-        if thing.at[2] + thing.model.size[2] > self.height - .02: return False
-        return all(apart(thing, o, .01) for i, o in enumerate(self.things) if i != index and o.support != index and o.model.kind not in ARCHITECTURE)
+    def _roomy(self, spots: np.ndarray, z: float, model: Model) -> np.ndarray:
+        "At which of the spots (N, 2) is the model's round reach free of the things that stand at the same height? (N,)"
+        beside = self._reach[np.abs(self._reach[:, 3] - z) < 1e-6]
+        distance = np.hypot(spots[:, :1] - beside[:, 0], spots[:, 1:] - beside[:, 1])
+        return (distance >= beside[:, 2] + np.hypot(*model.size[:2]) / 2).all(1)
+
+
+def _reach_of(thing: Thing) -> tuple[float, float, float, float, float]:
+    x, y, z = thing.at
+    w, d, h = thing.model.size
+    obstacle = thing.model.kind not in ARCHITECTURE and thing.label != "furniture_rug"
+    return x, y, float(np.hypot(w, d)) / 2 if obstacle else -np.inf, z, z + h
 
 
 def walkable(room: Room, points: np.ndarray, wall_gap: float = .3, thing_gap: float = .28) -> np.ndarray:

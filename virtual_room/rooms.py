@@ -214,7 +214,9 @@ def _rug(layout: Layout, style: f.Style) -> None:
     for _ in range(12):
         x, y = w / 2 + rng.uniform(-.25, .25) * w, d / 2 + rng.uniform(-.25, .25) * d
         rug = Thing(model, (float(x), float(y), 0.0), turn, FLOOR)
-        if edge_distance(rug.footprint, layout.outline).min() > .03: return layout.things.append(rug)
+        if edge_distance(rug.footprint, layout.outline).min() > .08:
+            layout.add(rug)
+            return
 
 
 def _on_walls(layout: Layout, config: RoomConfig, style: f.Style, bases: list) -> None:

@@ -137,9 +137,9 @@ def ring(thickness: float = .2, around: int = 12, tube: int = 6) -> Mesh:
     return _mesh(unit, normal, np.stack([a, b], 1) / 2 / np.pi, _grid(around, tube))
 
 
-def place(m: Mesh, size: np.ndarray, at: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Positions, normals and unturned positions, each (P, V, 3), of P copies of a mesh; `turn` is (P, 3, 3)"
-    local = m.unit * size[:, None] + m.inset
+def place(m: Mesh, size: np.ndarray, at: np.ndarray, turn: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Positions, normals and unturned positions, each (P, V, 3), of P copies of a mesh; `turn` is (P, 3, 3), `cut` (P,) a factor of the inset"
+    local = m.unit * size[:, None] + m.inset * cut[:, None, None]
     normal = m.normal / size[:, None].clip(1e-4)
     normal /= np.linalg.norm(normal, axis=2, keepdims=True)
     back = turn.transpose(0, 2, 1)
