@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NYUV2_AS_ROOMS', 'MAPPINGS', 'OTHER', 'table_difference', 'Scoring', 'plain_scoring', 'mapped_scoring', 'evaluate',
-           'summarize', 'eval_report', 'seg_eval']
+           'summarize', 'eval_report', 'held_out', 'seg_eval']
 
 # %% ../nbs/10_evaluate.ipynb #10387fbb
 import math, sys
@@ -113,7 +113,7 @@ def summarize(
     s = scores(matrix, scoring.labels.background) | dict(miou=mean(1), dice=mean(2))
     return {k: None if math.isnan(v) else v for k, v in s.items()}, rows
 
-# %% ../nbs/10_evaluate.ipynb #f0d29dac
+# %% ../nbs/10_evaluate.ipynb #dfa99c6e
 def eval_report(
     predictor, data, matrix, n, scoring, # What `evaluate` took and gave
     **how, # More that a reader must know: part, only, mapping, fit
@@ -130,6 +130,17 @@ def _show_progress(done, total):
     if sys.stderr.isatty(): print(f'\r{done} of {total} pictures', end='\n' if done == total else '', file=sys.stderr, flush=True)
     elif done == total or done*10//total != (done-8)*10//total: print(f'{done} of {total} pictures', file=sys.stderr)
 
+def held_out(
+    meta,       # A predictor's `meta`
+    data,       # The `SegData` it was trained on
+    valid=None, # Share that was held out; None: what the model says
+    seed=None,  # Seed of that split; None: what the model says
+):
+    "Indices of the pairs the training did not see; `SegError` when nobody says which."
+    split = meta.get('split', {}) | {k: v for k, v in dict(valid=valid, seed=seed).items() if v is not None}
+    if missing := [k for k in ('valid', 'seed') if k not in split]: raise SegError(f"the model does not say the {missing[0]} of its split; give --valid and --seed as in its training")
+    return split_pairs(data, split['valid'], split['seed'])[1]
+
 @seg_command
 def seg_eval(
     model: str,                  # ONNX file written by seg_export
@@ -139,8 +150,8 @@ def seg_eval(
     mapping: str = '',           # How the data's labels answer to the model's where they differ: nyuv2_as_rooms
     only: str = '',              # Score only the pictures that show this label of the data
     valid_only: bool = False,    # Score only the part that training held out?
-    valid: float = 0.2,          # Share that was held out, as in training
-    seed: int = 0,               # Seed of the split, as in training
+    valid: float = None,         # Share that was held out; default: what the model says
+    seed: int = None,            # Seed of that split; default: what the model says
     fit: str = 'square',         # square (squeezed to the model's size) or pad (keeps the picture's shape)
     provider: str = 'cpu',       # Execution provider: cpu, cuda, openvino …
 ):
@@ -149,7 +160,7 @@ def seg_eval(
     if mapping and mapping not in MAPPINGS: raise SegError(f"there is no mapping {mapping!r}; take {', '.join(MAPPINGS)}")
     predictor, pairs = Predictor(model, provider), find_pairs(data, layout)
     scoring = mapped_scoring(predictor.labels, pairs.labels, MAPPINGS[mapping]) if mapping else plain_scoring(predictor.labels, pairs.labels)
-    indices = split_pairs(pairs, valid, seed)[1] if valid_only else None
+    indices = held_out(predictor.meta, pairs, valid, seed) if valid_only else None
     matrix, n = evaluate(predictor, pairs, scoring, indices, only or None, fit, _show_progress)
     r = eval_report(predictor, pairs, matrix, n, scoring, part='validation' if valid_only else 'all', only=only or None, mapping=mapping or None, fit=fit)
     print(format_table(summarize(matrix, scoring)[1]))

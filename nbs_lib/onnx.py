@@ -119,7 +119,7 @@ def parity(
             rows.append(dict(size=f'{h}×{w}', batch=n, equal=float((mask == true_mask).mean()), confidence=float(np.abs(confidence/255 - true_confidence).max())))
     return rows
 
-# %% ../nbs/09_onnx.ipynb #8970f913
+# %% ../nbs/09_onnx.ipynb #60aaf303
 def write_onnx(
     model, # The net in eval mode, from `load_model`
     meta,  # Its JSON
@@ -127,7 +127,8 @@ def write_onnx(
 ):
     "Write the model and its manifest; returns the manifest. `SegError` if the result disagrees with torch."
     path, proto = Path(path), to_onnx(model, meta['stats'])
-    onnx.helper.set_model_props(proto, dict(format=str(FORMAT), labels=_json(meta['labels']), stats=_json(meta['stats']), size=_json(meta['size']), arch=meta['arch'], opset=str(OPSET)))
+    props = {k: json.dumps(meta[k], ensure_ascii=False) for k in ('labels', 'stats', 'size', 'split') if k in meta}
+    onnx.helper.set_model_props(proto, dict(format=str(FORMAT), arch=meta['arch'], opset=str(OPSET), **props))
     with atomic_path(path) as tmp:
         tmp.write_bytes(proto.SerializeToString(deterministic=True))
         rows = parity(model, meta, tmp, [tuple(meta['size'])], [2])
@@ -136,8 +137,6 @@ def write_onnx(
         manifest_path(path).unlink(missing_ok=True) # an old manifest must not meet the new file
     write_json(manifest_path(path), manifest)
     return manifest
-
-def _json(o): return json.dumps(o, ensure_ascii=False)
 
 def _manifest(path, file, meta, rows):
     own = ('format', 'arch', 'size', 'labels', 'stats', 'scores', 'sha256', 'classes', 'history')

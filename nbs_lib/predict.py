@@ -22,7 +22,7 @@ from .datasets import picture_files
 from .labels import LabelSet, mask_image, read_image
 from .show import legend, overlay, shares
 
-# %% ../nbs/08_predict.ipynb #f8964dfc
+# %% ../nbs/08_predict.ipynb #7e15917b
 FORMAT = 1  # version of what an exported file says about itself
 _OUTSIDE = b'\x0a\x08location\x12'  # the key of a tensor's external data entry
 
@@ -37,7 +37,7 @@ def read_model(
 ):
     "The file's bytes and their sha256; `SegError` if it is missing, differs from its manifest, or keeps its weights in another file."
     path = Path(path)
-    if not path.is_file(): raise SegError(f"the model {path} is missing; make it with `seg_export WEIGHTS --out {path.parent}`")
+    if not path.is_file(): raise SegError(f"the model {path} is missing; make it with ONNX.ipynb or `seg_export WEIGHTS --out {path.parent}`")
     data = path.read_bytes()
     if _OUTSIDE in data: raise SegError(f"{path} keeps its weights in a second file; export it again with `seg_export`, which writes one file")
     sha, manifest = hashlib.sha256(data).hexdigest(), manifest_path(path)
@@ -75,16 +75,16 @@ def open_session(
     if session.get_providers()[0] != wanted: raise SegError(f"onnxruntime could not start {wanted} and would have used {session.get_providers()[0]}; install what it needs, or ask for that one")
     return session
 
-# %% ../nbs/08_predict.ipynb #d43d8aeb
+# %% ../nbs/08_predict.ipynb #dc81064c
 def read_metadata(
     session, # From `open_session`
     path,    # The file, for error messages
 ):
-    "{'labels': `LabelSet`, 'stats': [mean, std], 'size': (height, width), 'arch', …}; `SegError` when the file does not say, or says it in another version."
+    "{'labels': `LabelSet`, 'stats': [mean, std], 'size': (height, width), 'arch', and 'split' if the training said what it held out …}; `SegError` when the file does not say, or says it in another version."
     props, again = session.get_modelmeta().custom_metadata_map, 'export its weights again with `seg_export`'
     if missing := [k for k in ('format', 'labels', 'stats', 'size') if k not in props]: raise SegError(f"{path} does not say its {missing[0]}, so it was not written by `seg_export`; {again}")
     if props['format'] != str(FORMAT): raise SegError(f"{path} is of format {props['format']} and this version reads format {FORMAT}; {again}")
-    try: meta = props | {k: json.loads(props[k]) for k in ('labels', 'stats', 'size')}
+    try: meta = props | {k: json.loads(props[k]) for k in ('labels', 'stats', 'size', 'split') if k in props}
     except json.JSONDecodeError as e: raise SegError(f"{path} has unreadable metadata ({e}); {again}") from None
     return meta | dict(labels=LabelSet.from_dict(meta['labels']), size=tuple(meta['size']))
 
