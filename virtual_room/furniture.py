@@ -46,12 +46,12 @@ def draw_wood(rng: Rng) -> Material:
     "Stained wood, or painted white, grey, black or a colour"
     kind = rng.random()
     if kind < .6: return Material(hsv(rng.uniform(.04, .11), rng.uniform(.3, .7), rng.uniform(.3, 1)), pick(rng, "wood"), .5)
-    if kind < .88: return Material(hsv(rng.uniform(.05, .6), rng.uniform(0, .08), rng.choice([.95, .9, .6, .25, .12])))
-    return Material(hsv(rng.random(), rng.uniform(.2, .6), rng.uniform(.3, .9)))
+    if kind < .92: return Material(hsv(rng.uniform(.05, .6), rng.uniform(0, .08), rng.choice([.95, .9, .6, .25, .12])))
+    return Material(hsv(rng.random(), rng.uniform(.1, .45), rng.uniform(.3, .9)))
 
 
 def draw_textile(rng: Rng) -> Material:
-    saturation = rng.choice([.04, .12, .25, .45, .65])
+    saturation = rng.choice([.03, .08, .15, .3, .55])
     return Material(hsv(rng.random(), saturation, rng.choice([1, .9, .75, .5, .3]) - .25 * saturation), pick(rng, "fabric"), float(rng.uniform(.25, .6)))
 
 

@@ -91,7 +91,7 @@ def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarr
         arriving = _arriving(light, position, normal)
         arriving[built] *= _unshadowed(light, position[built], boxes)
         total += arriving[:, None] * np.array(light.colour)
-    return total * (.42 / total[built].mean())
+    return total * (.48 / total[built].mean())
 
 
 def _arriving(light: Light, position: np.ndarray, normal: np.ndarray) -> np.ndarray:

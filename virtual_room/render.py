@@ -104,15 +104,16 @@ class Stage:
         n = SUPERSAMPLING
         fine = self._look(self.colour, camera).astype(np.uint16)
         sums = sum(fine[i::n, j::n] for i in range(n) for j in range(n))
-        curves = [_develop(camera.exposure * b, 255 * n * n) for b in camera.balance]
+        curves = [_develop(camera.exposure * b, camera.contrast, 255 * n * n) for b in camera.balance]
         return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves)], axis=2)
 
 
-def _develop(gain: float, top: int) -> np.ndarray:
-    "A table from 0..top to 0..255: exposure with a soft shoulder towards white"
+def _develop(gain: float, contrast: float, top: int) -> np.ndarray:
+    "A table from 0..top to 0..255: exposure with a soft shoulder towards white, then contrast as an S curve"
     linear = (np.arange(top + 1) / top) ** GAMMA * HEADROOM * gain
     soft = np.where(linear < .6, linear, 1 - .4 * np.exp(-(linear - .6) / .4))
-    return (255 * soft ** (1 / GAMMA)).round().astype(np.uint8)
+    shown = soft ** (1 / GAMMA)
+    return (255 * (shown + contrast * (3 * shown ** 2 - 2 * shown ** 3 - shown))).round().astype(np.uint8)
 
 
 @lru_cache(maxsize=1)

@@ -28,7 +28,7 @@ def make_room(seed: int | list[int], config: RoomConfig = RoomConfig()) -> Room:
     lights = _build(layout, night)
     _furnish(layout, config, f.draw_style(rng))
     lights += _switch_on(layout, night)
-    tone = rng.uniform(.25, .6) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / (w * d)
+    tone = rng.uniform(.15, .45) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / (w * d)
     return Room(layout.outline, h, tuple(layout.things), tuple(lights), tuple(tone.tolist()))
 
 
@@ -65,11 +65,11 @@ def _floor_material(rng: Rng) -> f.Material:
 
 def _wall_materials(rng: Rng) -> tuple[f.Material, f.Material]:
     "For all walls, or another for every second one"
-    tone = hsv(rng.random() if rng.random() < .6 else .11, rng.choice([.03, .1, .2, .4]), rng.uniform(.7, 1))
-    texture = pick(rng, "plaster") if rng.random() < .65 else pick(rng, "paper")
+    tone = hsv(rng.random() if rng.random() < .6 else .11, rng.choice([.02, .04, .08, .15, .3]), rng.uniform(.7, 1))
+    texture = pick(rng, "plaster") if rng.random() < .75 else pick(rng, "paper")
     plain = f.Material(tone, texture, 1.5 if texture.startswith("plaster") else rng.uniform(.4, .9))
     if rng.random() < .6: return plain, plain
-    return plain, f.Material(hsv(rng.random(), rng.uniform(.1, .6), rng.uniform(.35, .9)), pick(rng, "plaster" if rng.random() < .6 else "paper"), .8)
+    return plain, f.Material(hsv(rng.random(), rng.uniform(.03, .45), rng.uniform(.35, .95)), pick(rng, "plaster" if rng.random() < .6 else "paper"), .8)
 
 
 def _openings(layout: Layout) -> list[list[tuple]]:
@@ -279,7 +279,7 @@ def _switch_on(layout: Layout, night: bool) -> list[Light]:
 
 def make_camera(room: Room, rng: Rng, config: RoomConfig = RoomConfig()) -> Camera:
     "A person's view from the walkable floor: of the room's middle with a deviation, or of a small thing near by"
-    develop = dict(exposure=float(rng.uniform(*config.exposure)), balance=tuple((1 + rng.uniform(-.08, .08, 3) * [1, .3, 1]).tolist()))
+    develop = dict(exposure=float(rng.uniform(*config.exposure)), contrast=float(rng.uniform(*config.contrast)), balance=tuple((1 + rng.uniform(-.08, .08, 3) * [1, .3, 1]).tolist()))
     small = [t for t in room.things if t.label.startswith(("items_", "live_")) or t.label in RARE]
     close = bool(small) and rng.random() < config.close_up
     spot = _stand(room, rng, small[int(rng.integers(len(small)))] if close else None)

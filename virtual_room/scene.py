@@ -89,6 +89,7 @@ class Camera:
     target: Vec
     fov: float  # degrees, both ways: pictures are square
     exposure: float = 1.0
+    contrast: float = 0.0  # 0 plain .. 1 strong
     balance: Vec = (1.0, 1.0, 1.0)
 
 
@@ -121,9 +122,10 @@ class RoomConfig:
     camera_height: Range = (1.2, 1.8)
     fov: Range = (52.0, 82.0)
     yaw_deviation: float = 35.0
-    close_up: float = 0.4
+    close_up: float = 0.33
     close_up_fov: Range = (26.0, 46.0)
-    exposure: Range = (0.75, 1.35)
+    exposure: Range = (0.75, 1.5)
+    contrast: Range = (0.2, 1.0)
 
     def __post_init__(self) -> None:
         for f in fields(self): _check(f.name, getattr(self, f.name), *_LIMITS.get(f.name, (0.0, 1.0)))

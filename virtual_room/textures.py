@@ -70,7 +70,7 @@ def _paper(rng):
     wave = np.sin(2 * np.pi * n * x) * np.sin(2 * np.pi * n * y)
     mask = [(x * n % 1 < rng.uniform(.2, .6)), (wave > .6), (np.abs(wave) > .45) ^ (np.hypot(x * n % 1 - .5, y * n % 1 - .5) < .18),
             ((x * n + .5 * np.floor(y * n)) % 1 - .5) ** 2 + (y * n % 1 - .5) ** 2 < .05, (x * n % 1 < .06) | (y * n % 1 < .06)][style]
-    return _two_tone(rng, mask.astype(float), rng.uniform(.06, .3)) * (1 + .01 * noise(rng, fx=40, fy=40)[..., None])
+    return _two_tone(rng, mask.astype(float), rng.uniform(.05, .22)) * (1 + .01 * noise(rng, fx=40, fy=40)[..., None])
 
 
 def _wood(rng, size: int = 128):
