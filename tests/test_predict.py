@@ -1,0 +1,225 @@
+"""From a saved model to masks of photographs, by the commands: what is said, what is written, and what must not be needed."""
+import hashlib, json, shutil, statistics, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np, pytest
+from conftest import ROOT, run_command
+from PIL import Image
+
+from nbs_lib.datasets import find_pairs
+from nbs_lib.evaluate import NYUV2_AS_ROOMS, evaluate, mapped_scoring, summarize
+from nbs_lib.labels import ROOM_LABELS, read_labels, write_labels, LabelSet
+from nbs_lib.predict import Predictor, manifest_path
+
+NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
+
+
+@pytest.fixture(scope='session')
+def model(rooms, tmp_path_factory) -> Path:
+    "A hardly trained model, exported, in a folder with a space in its name. Read only."
+    from nbs_lib.onnx import export_onnx
+    from nbs_lib.train import train
+    folder = tmp_path_factory.mktemp('trained')/'the models'
+    train(find_pairs(rooms), 32, epochs=1, arch='resnet18', out=folder)
+    return export_onnx(folder/'unet_resnet18_32.safetensors')
+
+
+@pytest.fixture(scope='session')
+def photo(rooms) -> Path:
+    return rooms/'screenshots'/'000000.png'
+
+
+def says(done, status, text):
+    "The exit status, and one line on stderr that holds `text`."
+    assert done.returncode == status, done.stdout + done.stderr
+    assert text in done.stderr and 'Traceback' not in done.stderr, done.stderr
+
+
+# the exported file
+
+def test_manifest(model):
+    m = json.loads(manifest_path(model).read_text())
+    assert m['sha256'] == hashlib.sha256(model.read_bytes()).hexdigest() and m['bytes'] == model.stat().st_size
+    assert (m['file'], m['arch'], m['size'], m['precision']) == (model.name, 'resnet18', [32, 32], 'fp32')
+    assert LabelSet.from_dict(m['labels']) == ROOM_LABELS
+    assert set(m['provenance']['exported_with']) == {'torch', 'onnx', 'onnxscript', 'onnxruntime'}
+
+
+def test_parity(model, rooms):
+    "The labels of torch, at three sizes, alone and three at a time."
+    from nbs_lib.learner import load_model
+    from nbs_lib.onnx import parity
+    data = find_pairs(rooms)
+    rows = parity(*load_model(model.with_suffix('.safetensors')), model, [64, 128, (64, 96)], (1, 3), [data.read(i)[0] for i in range(3)])
+    assert len(rows) == 6 and min(r['equal'] for r in rows) >= 0.999, rows
+
+
+def test_same_weights_same_bytes(model, tmp_path):
+    "Exported again, by the command and so in another process."
+    done = run_command('seg_export', model.with_suffix('.safetensors'), '--out', tmp_path/'a folder')
+    assert done.returncode == 0 and done.stderr == '' and 'the same label as torch on' in done.stdout, done.stderr
+    assert (tmp_path/'a folder'/model.name).read_bytes() == model.read_bytes()
+
+
+def test_the_file_names_nobody(model):
+    content = model.read_bytes()
+    assert not any(s in content for s in (b'site-packages', b'stack_trace', str(ROOT).encode()))
+
+
+# what the predictor must not need
+
+LIGHT = """
+import sys, time
+start = time.perf_counter()
+import {module}
+seconds = time.perf_counter() - start
+if len(sys.argv) > 2:
+    from nbs_lib.predict import Predictor
+    assert Predictor(sys.argv[1])(sys.argv[2]).mask.any()
+heavy = [m for m in ('torch', 'fastai', 'matplotlib', 'pandas', 'onnx', 'IPython') if m in sys.modules]
+print(seconds, *heavy)
+"""
+
+
+@pytest.mark.parametrize('module', ['nbs_lib.predict', 'nbs_lib.evaluate'])
+def test_light(module, model, photo):
+    runs = [subprocess.run([sys.executable, '-c', LIGHT.format(module=module), model, photo], capture_output=True, text=True) for _ in range(3)]
+    assert all(r.returncode == 0 for r in runs), runs[0].stderr
+    words = [r.stdout.split() for r in runs]
+    assert words[0][1:] == [], f'{module} imports {words[0][1:]}'
+    assert statistics.median(float(w[0]) for w in words) < 1
+
+
+# seg_predict
+
+def test_photos_from_two_folders(model, photo, tmp_path):
+    "Photos of one name do not overwrite each other, and a broken one stops nothing."
+    folders = [tmp_path/'some photos', tmp_path/'others']
+    for f in folders:
+        f.mkdir()
+        shutil.copy(photo, f/'room.png')
+    Image.new('RGB', (70, 50), 'gray').save(folders[1]/'room.jpg')
+    (folders[0]/'broken.png').write_bytes(photo.read_bytes()[:500])
+    (folders[0]/'text.jpg').write_text('not a picture')
+    done = run_command('seg_predict', model, *folders, '--out', tmp_path/'the answers')
+    says(done, 1, '2 of 5 photos could not be labelled')
+    assert len(done.stderr.strip().splitlines()) == 3 and all(n in done.stderr for n in ('broken.png is damaged', 'text.jpg is not a picture'))
+    for kind, mode in (('mask', 'P'), ('overlay', 'RGB'), ('confidence', 'L')):
+        files = sorted((tmp_path/'the answers'/kind).iterdir())
+        assert [f.name for f in files] == ['room-2.png', 'room-3.png', 'room.png']
+        assert {Image.open(f).mode for f in files} == {mode}
+    assert (tmp_path/'the answers'/'mask'/'room.png').read_bytes() == (tmp_path/'the answers'/'mask'/'room-3.png').read_bytes()
+    assert Image.open(tmp_path/'the answers'/'mask'/'room-2.png').size == (70, 50)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4 and all('confidence 0.' in line and '%' in line for line in lines[1:])
+
+
+def test_mask_file_is_the_prediction(model, photo, tmp_path):
+    assert run_command('seg_predict', model, photo, '--out', tmp_path, '--fit', 'pad').returncode == 0
+    mask, expected = Image.open(tmp_path/'mask'/photo.name), Predictor(model)(photo, 'pad')
+    assert (np.asarray(mask) == expected.mask).all()
+    assert (np.asarray(mask.convert('RGB')) == ROOM_LABELS.palette[expected.mask]).all()
+    assert (np.asarray(Image.open(tmp_path/'confidence'/photo.name)) == expected.confidence).all()
+
+
+def with_orientation(im, path):
+    tag = Image.Exif()
+    tag[0x112] = 6
+    im.save(path, format='JPEG', exif=tag)
+
+
+ODD = {
+    'jpeg named.png': lambda im, p: im.save(p, format='JPEG'), 'palette.png': lambda im, p: im.quantize(16).save(p), 'transparent palette.png': lambda im, p: im.quantize(16).save(p, transparency=0),
+    'alpha.png': lambda im, p: im.convert('RGBA').save(p), 'grey alpha.png': lambda im, p: im.convert('LA').save(p), 'grey.png': lambda im, p: im.convert('L').save(p),
+    'bits.png': lambda im, p: im.convert('1').save(p), 'deep.png': lambda im, p: Image.fromarray(np.asarray(im.convert('L')).astype(np.uint16)*257).save(p),
+    'cmyk.jpg': lambda im, p: im.convert('CMYK').save(p), 'photo.webp': lambda im, p: im.save(p), 'photo.gif': lambda im, p: im.save(p), 'photo.bmp': lambda im, p: im.save(p),
+    'one pixel.png': lambda im, p: im.resize((1, 1)).save(p), 'wide.png': lambda im, p: im.resize((3000, 2)).save(p), 'tall.png': lambda im, p: im.resize((2, 3000)).save(p)}
+
+
+@pytest.mark.parametrize('fit', ['square', 'pad'])
+def test_any_photo(fit, model, photo, tmp_path):
+    im = Image.open(photo).convert('RGB').resize((90, 60))
+    for name, save in ODD.items(): save(im, tmp_path/name)
+    with_orientation(im, tmp_path/'turned.jpg')
+    done = run_command('seg_predict', model, tmp_path, '--out', tmp_path/'out', '--fit', fit)
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    for name in ODD:
+        stem = {'photo.bmp': 'photo', 'photo.gif': 'photo-2', 'photo.webp': 'photo-3'}.get(name, Path(name).stem)
+        for kind in ('mask', 'confidence'): assert Image.open(tmp_path/'out'/kind/f'{stem}.png').size == Image.open(tmp_path/name).size, name
+    assert Image.open(tmp_path/'out'/'mask'/'turned.png').size == (60, 90)
+
+
+def test_models_that_are_refused(model, photo, tmp_path):
+    says(run_command('seg_predict', tmp_path/'none.onnx', photo), 1, 'none.onnx is missing; make it with')
+    (tmp_path/'text.onnx').write_text('not a model')
+    says(run_command('seg_predict', tmp_path/'text.onnx', photo), 1, 'text.onnx is not an ONNX model')
+    for f in (model, manifest_path(model)): shutil.copy(f, tmp_path)
+    content = bytearray(model.read_bytes())
+    content[len(content)//2] ^= 1  # loads without a word and is wrong
+    (tmp_path/model.name).write_bytes(content)
+    done = run_command('seg_predict', tmp_path/model.name, photo, '--out', tmp_path/'out')
+    says(done, 1, 'is not the file that unet_resnet18_32.manifest.json describes')
+    assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path/'out').exists()
+
+
+def test_wrong_arguments(model, photo, tmp_path):
+    says(run_command('seg_predict', model), 2, 'usage: seg_predict')
+    says(run_command('seg_predict', model, photo, '--fit', 'stretch', '--out', tmp_path/'out'), 1, "no fit 'stretch'")
+    says(run_command('seg_predict', model, photo, '--provider', 'cuda', '--out', tmp_path/'out'), 1, "no execution provider 'cuda' here")
+    says(run_command('seg_predict', model, tmp_path, '--out', tmp_path/'out'), 1, 'there are no pictures in')
+
+
+def test_threads_get_the_serial_answers(model, rooms):
+    predictor = Predictor(model)
+    photos = [Image.open(p).resize((40 + 17*i, 90 - 5*i)) for i, p in enumerate(sorted((rooms/'screenshots').iterdir())[:8])]
+    serial = [predictor(p).mask for p in photos]
+    with ThreadPoolExecutor(4) as pool: parallel = [p.mask for p in pool.map(predictor, photos*4)]
+    assert all((a == b).all() for a, b in zip(serial*4, parallel))
+    assert all((a == b.mask).all() for a, b in zip(serial, predictor.batch(photos)))
+
+
+# seg_eval
+
+def test_eval_report(model, rooms, tmp_path):
+    done = run_command('seg_eval', model, '--data', rooms, '--report', tmp_path/'a report'/'all.json')
+    assert done.returncode == 0 and 'scored on 23 of 23 labels' in done.stdout, done.stderr
+    r, data = json.loads((tmp_path/'a report'/'all.json').read_text()), find_pairs(rooms)
+    truth = np.bincount(np.concatenate([data.read(i)[1].ravel() for i in range(len(data))]), minlength=24)
+    assert (np.sum(r['confusion'], 1) == truth).all(), 'truth is counted at its own size'
+    assert r['data']['pictures'] == 24 and len(r['classes']) == 24 and 0 < r['scores']['accuracy'] < 1
+    assert r['model']['sha256'] == hashlib.sha256(model.read_bytes()).hexdigest()
+    predictor, (image, mask) = Predictor(model), data.read(0)
+    assert (evaluate(predictor, data, indices=[0])[0].trace() == (predictor(image).mask == mask).sum())
+
+
+def test_eval_parts(model, rooms, tmp_path):
+    report = tmp_path/'r.json'
+    assert run_command('seg_eval', model, '--data', rooms, '--valid_only', '--valid', 0.25, '--seed', 0, '--report', report).returncode == 0
+    r = json.loads(report.read_text())
+    assert 0 < r['data']['pictures'] < 24 and r['how']['part'] == 'validation'
+    data, bed = find_pairs(rooms), ROOM_LABELS['furniture_doubleBed']
+    shown = sum((data.read(i)[1] == bed).any() for i in range(len(data)))
+    assert run_command('seg_eval', model, '--data', rooms, '--only', 'furniture_doubleBed', '--report', report).returncode == 0
+    assert json.loads(report.read_text())['data']['pictures'] == shown
+    says(run_command('seg_eval', model, '--data', rooms, '--only', 'bath'), 1, "no label is called 'bath'")
+
+
+def test_eval_needs_the_models_labels(model, rooms, tmp_path):
+    data = Path(shutil.copytree(rooms, tmp_path/'data'))
+    labels = read_labels(data/'labels.csv')
+    write_labels(LabelSet((*labels.codes[:-1], 'live_cat'), labels.colors), data/'labels.csv')
+    done = run_command('seg_eval', model, '--data', data, '--report', tmp_path/'r.json')
+    says(done, 1, 'the model has live_dog, which the data do not have and the data have live_cat, which the model does not have')
+    assert not (tmp_path/'r.json').exists()
+
+
+@pytest.mark.skipif(not NYUV2.is_dir(), reason=f'needs NYUv2 in {NYUV2.name}')
+def test_rooms_model_on_real_photographs(model):
+    data, predictor = find_pairs(NYUV2), Predictor(model)
+    scoring = mapped_scoring(predictor.labels, data.labels, NYUV2_AS_ROOMS)
+    matrix, n = evaluate(predictor, data, scoring, indices=range(8))
+    s, rows = summarize(matrix, scoring)
+    assert n == 8 and len(rows) == len(scoring.names) == 12 and matrix.shape == (13, 13) and matrix[12].sum() == 0
+    known = sum(np.isin(data.read(i)[1], [data.labels[name] for name in NYUV2_AS_ROOMS]).sum() for i in range(8))
+    assert matrix.sum() == known
