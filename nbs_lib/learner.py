@@ -235,14 +235,14 @@ def transfer(
     learn.model.load_state_dict(state)
     return meta
 
-# %% ../nbs/07_learner.ipynb #b56a698e
+# %% ../nbs/07_learner.ipynb #31cefa1f
 class Checkpoint(Callback):
     "After each epoch, save all that is needed to go on to `path` (atomically)."
     order = 70
     def __init__(self, path, recipe=None): self.path, self.recipe = Path(path), recipe
     def after_epoch(self):
         if hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds'): return
-        state = dict(recipe=self.recipe, epoch=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(), values=[list(map(float, v)) for v in self.recorder.values],
+        state = dict(recipe=self.recipe, bf16=hasattr(self.learn, 'autocast'), epoch=self.epoch + 1, model=self.model.state_dict(), opt=self.opt.state_dict(), values=[list(map(float, v)) for v in self.recorder.values],
                      losses=[float(l) for l in self.recorder.losses], iters=list(self.recorder.iters),
                      smooth=(self.recorder.smooth_loss.val, self.recorder.smooth_loss.count), random=random_states(self.dls))
         with atomic_path(self.path) as tmp: torch.save(_plain(state), tmp)
@@ -304,7 +304,8 @@ def fit(
     cbs, start = ([Checkpoint(checkpoint, recipe)] if checkpoint else []), 0
     if resume and checkpoint and Path(checkpoint).exists():
         cbs.append(Resume(checkpoint, recipe))
-        start = cbs[-1].state['epoch']
+        start, bf16 = cbs[-1].state['epoch'], cbs[-1].state['bf16']
+        if bf16 != hasattr(learn, 'autocast'): (learn.add_cb if bf16 else learn.remove_cb)(Autocast)  # go on as it was begun, whatever was measured today
     if start < epochs: learn.fit_one_cycle(epochs, lr, cbs=cbs, start_epoch=start)
     else:
         learn.model.load_state_dict(cbs[-1].state['model'])

@@ -1,0 +1,64 @@
+"""The four root notebooks: their form, and a whole run in order on tiny data."""
+import shutil
+from pathlib import Path
+
+import nbformat, pytest
+from conftest import ROOT
+
+from nbs_lib.core import SegError
+from nbs_lib.series import SERIES, execute
+
+
+@pytest.mark.parametrize('name', SERIES)
+def test_form(name):
+    nb = nbformat.read(ROOT/f'{name}.ipynb', 4)
+    code = [c for c in nb.cells if c.cell_type == 'code']
+    assert code[0].metadata.get('tags') == ['parameters']
+    assert len(code) <= 22
+    assert not any(line.startswith(('class ', '%env', '/')) for c in code for line in c.source.splitlines())
+    assert sum(c.cell_type == 'markdown' for c in nb.cells) >= len(code)/2
+    assert not any(o.output_type == 'error' or o.get('name') == 'stderr' for c in code for o in c.outputs)
+    assert (ROOT/f'{name}.ipynb').stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize('name', SERIES)
+def test_shows_an_honest_run(name):
+    code = [c for c in nbformat.read(ROOT/f'{name}.ipynb', 4).cells if c.cell_type == 'code']
+    assert [c.execution_count for c in code] == list(range(1, len(code)+1)), 'saved outputs are not of one run in order'
+    assert any(c.outputs for c in code)
+
+
+def test_the_series_runs(rooms, tmp_path, monkeypatch):
+    "All four, in order, on 24 small rooms: the smallest run that touches every cell."
+    monkeypatch.chdir(ROOT)
+    data = tmp_path/'Data with a space'
+    shutil.copytree(rooms, data)
+    out, quiet = str(data/'models'), dict(progress=lambda s: None)
+    common = dict(DATA=str(data), OUT=out, ARCH='resnet18')
+    execute('SegmentationLearner.ipynb', dict(common, SIZE=32, EPOCHS=1, BS=8), tmp_path/'1.ipynb', **quiet)
+    execute('GoBig.ipynb', dict(common, FROM=32, SIZES=[64], EPOCHS=[1], BS=8), tmp_path/'2.ipynb', **quiet)
+    assert {p.suffix for p in Path(out).glob('unet_resnet18_32.*')} >= {'.safetensors', '.json', '.pkl', '.onnx'}
+    rest = {n: _parameters(n) for n in ('ONNX', 'RealImagePred')}
+    for name, known in rest.items():
+        values = {k: v for k, v in dict(DATA=str(data), OUT=out, MODELS=out, MODEL='unet_resnet18_64').items() if k in known}
+        execute(f'{name}.ipynb', values, tmp_path/f'{name}.ipynb', **quiet)
+    ladder = (Path(out)/'ladder.csv').read_text().splitlines()
+    assert [line.split(',')[0] for line in ladder] == ['model', 'unet_resnet18_32', 'unet_resnet18_64']
+    assert not list(Path(out).glob('*.checkpoint')), 'a finished run leaves no checkpoint'
+
+
+def _parameters(name):
+    first = next(c for c in nbformat.read(ROOT/f'{name}.ipynb', 4).cells if c.cell_type == 'code')
+    return {line.split('=')[0].strip() for line in first.source.splitlines() if '=' in line}
+
+
+@pytest.mark.parametrize('name, values, says', [
+    ('SegmentationLearner', dict(DATA='no such folder'), 'the folder no such folder does not exist'),
+    ('SegmentationLearner', dict(SIZE=256), "above the pictures' own"),
+    ('GoBig', dict(FROM=96), 'run SegmentationLearner.ipynb first'),
+    ('GoBig', dict(SIZES=[512]), "above the pictures' own"),
+])
+def test_bad_parameters_are_one_sentence(name, values, says, rooms, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SegError, match=says): execute(f'{name}.ipynb', dict(dict(DATA=str(rooms), OUT=str(tmp_path)), **values), tmp_path/'x.ipynb', progress=lambda s: None)
+    assert not (tmp_path/'x.ipynb').exists()
