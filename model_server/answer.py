@@ -1,0 +1,68 @@
+"""From a mask to what a client gets: a picture in its colours, and where each label lies.
+
+Pure numpy and Pillow; must not know of requests, clients or models.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from nbs_lib.labels import LabelSet
+
+
+@dataclass(frozen=True)
+class Region:
+    "One label of a mask: where its pixels lie and how sure the model is of them."
+
+    value: int         # the mask's number for it
+    pixels: int
+    x: float           # mean of its pixels' columns, 0 = left
+    y: float           # mean of its pixels' rows, 0 = top
+    confidence: float  # mean, 0 to 1
+
+
+def table_palette(labels: LabelSet) -> np.ndarray:
+    "uint8 (n_classes, 4), red green blue alpha: the table's colours, and nothing where nothing is labelled."
+    palette = np.full((labels.n_classes, 4), 255, np.uint8)
+    palette[:, :3] = labels.colors
+    if labels.background is not None:
+        palette[labels.background] = 0
+    return palette
+
+
+def palette_png(mask: np.ndarray, palette: np.ndarray) -> bytes:
+    "PNG of a uint8 mask whose pixel values are the mask's; `palette` is uint8 (n, 4) with n above the largest value."
+    image = Image.fromarray(mask, mode="L")
+    image.putpalette(palette[:, :3].tobytes())
+    return _png(image, transparency=palette[:, 3].tobytes())
+
+
+def value_png(mask: np.ndarray) -> bytes:
+    "PNG of a uint8 mask as grey levels: level = value."
+    return _png(Image.fromarray(mask, mode="L"))
+
+
+def _png(image: Image.Image, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1, **options)
+    return out.getvalue()
+
+
+def regions(mask: np.ndarray, confidence: np.ndarray | None = None) -> list[Region]:
+    "The labels in a uint8 mask, lowest value first. Without `confidence` (uint8, 255 = certain) it is given as 1."
+    by_row, by_column = _histogram(mask), _histogram(np.ascontiguousarray(mask.T))
+    counts = by_row.sum(0)
+    found = np.flatnonzero(counts)
+    sure = np.ones(256) if confidence is None else np.bincount(mask.ravel(), weights=confidence.ravel(), minlength=256) / (255 * np.maximum(counts, 1))
+    y = np.arange(len(by_row)) @ by_row[:, found] / counts[found]
+    x = np.arange(len(by_column)) @ by_column[:, found] / counts[found]
+    return [Region(int(v), int(counts[v]), float(a), float(b), float(sure[v])) for v, a, b in zip(found, x, y)]
+
+
+def _histogram(rows: np.ndarray) -> np.ndarray:
+    "int64 (len(rows), 256): how often each value occurs in each row."
+    return np.stack([np.bincount(row, minlength=256) for row in rows])

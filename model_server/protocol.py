@@ -1,0 +1,126 @@
+"""The messages: the original system's, and our own under /v1.
+
+Shapes and their meaning only; must not know how an answer is made.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+Fit = Literal["square", "pad", "tile"]
+Format = Literal["png", "raw", "json"]
+MEDIA: dict[str, str] = {"png": "image/png", "json": "application/json", "raw": "application/octet-stream"}
+
+
+def _whole(v: Any) -> Any:
+    "Numbers only: 255 and 255.0, but neither \"255\" nor true."
+    if isinstance(v, (bool, str, bytes)):
+        raise ValueError("a whole number is needed")
+    return v
+
+
+Whole = BeforeValidator(_whole)
+
+
+class Color(BaseModel):
+    r: Annotated[int, Whole, Field(ge=0, le=255)]
+    g: Annotated[int, Whole, Field(ge=0, le=255)]
+    b: Annotated[int, Whole, Field(ge=0, le=255)]
+    a: Annotated[int, Whole, Field(ge=0, le=255)] = 255
+
+
+class SetLabelColors(BaseModel):
+    mime: str = ""
+    labels: Annotated[list[Annotated[int, Whole, Field(ge=-1, le=254)]], Field(max_length=1000, description="mask value - 1")]
+    colors: Annotated[list[Color], Field(max_length=1000, description="one a label; a = 0 hides it")]
+
+    @model_validator(mode="after")
+    def _one_color_a_label(self) -> SetLabelColors:
+        if len(self.labels) != len(self.colors):
+            raise ValueError(f"{len(self.labels)} labels but {len(self.colors)} colors; send one color for each label")
+        return self
+
+
+class ColorsSet(BaseModel):
+    labels: int = Field(description="how many labels have a colour of the client's own now")
+
+
+class PredictImageText(BaseModel):
+    mime: str = ""
+    image64: str = Field(description="PNG, JPEG or WebP in strict base64")
+
+
+class LabelPosition(BaseModel):
+    label: int = Field(description="mask value - 1")
+    labelPositionX: float
+    labelPositionY: float
+
+
+class ImageText(BaseModel):
+    mime: str = "image/png"
+    labels: list[LabelPosition]
+    image64: str
+
+
+class LabelRegion(BaseModel):
+    value: int = Field(description="the mask's number")
+    name: str
+    share: float = Field(description="of all pixels, 0 to 1")
+    x: float = Field(description="mean column of its pixels")
+    y: float = Field(description="mean row of its pixels")
+    confidence: float = Field(description="mean, 0 to 1")
+
+
+class Labelled(BaseModel):
+    width: int
+    height: int
+    labels: list[LabelRegion] = Field(description="largest share first")
+    ms: dict[str, float] = Field(description="queue, decode, predict, answer")
+    model: str = Field(description="sha256 of the model file")
+    mask64: str | None = Field(None, description="base64 of a grey PNG, grey level = mask value")
+
+
+class Frame(Labelled):
+    frame: int = Field(description="number of the frame among those sent, from 0")
+    skipped: int = Field(description="frames replaced by a newer one so far")
+
+
+class FrameRefused(BaseModel):
+    frame: int
+    skipped: int
+    status: int
+    error: str
+
+
+class TableRow(BaseModel):
+    value: int
+    name: str
+    group: str
+    color: tuple[int, int, int]
+
+
+class ModelCard(BaseModel):
+    name: str
+    sha256: str
+    arch: str | None
+    size: tuple[int, int] = Field(description="height, width the model was trained at")
+    provider: str
+    background: int | None
+    labels: list[TableRow]
+    limits: dict[str, float]
+
+
+class Health(BaseModel):
+    status: Literal["alive", "ready", "warming up"]
+
+
+class Greeting(BaseModel):
+    name: str
+    model: str
+    demo: str
+
+
+class Error(BaseModel):
+    error: str = Field(description="one sentence: what is wrong and what to do")
