@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SegError', 'atomic_path', 'write_json', 'read_json', 'seg_command']
 
-# %% ../nbs/00_core.ipynb #be127af2
-import functools, inspect, json, os, sys, tempfile
+# %% ../nbs/00_core.ipynb #39b7180e
+import argparse, functools, inspect, json, os, sys, tempfile, typing
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastcore.script import anno_parser
+from fastcore.docments import docments
 
 # %% ../nbs/00_core.ipynb #da78f2ee
 class SegError(ValueError):
@@ -57,17 +57,28 @@ def read_json(
     except FileNotFoundError: raise SegError(f"{path} is missing; {hint}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise SegError(f"{path} is not readable as JSON ({e}); {hint}") from None
 
-# %% ../nbs/00_core.ipynb #596cb02a
+# %% ../nbs/00_core.ipynb #fc73d7d5
 def seg_command(f):
     "Give `f` a console entry `f.main(argv=None)` whose options are `f`'s documented parameters."
     f.main = functools.partial(_main, f)
     return f
 
 def _main(f, argv=None):
-    args = vars(anno_parser(f, prog=f.__name__).parse_args(argv))
-    try: f(**{k: args[k] for k in inspect.signature(f).parameters})
+    try: f(**vars(_parser(f).parse_args(argv)))
     except (SegError, OSError) as e: _exit(f"{f.__name__}: {e}", 1)
     except KeyboardInterrupt: _exit(f"{f.__name__}: interrupted; what was finished is kept", 130)
+
+def _parser(f):
+    "Parameters without a default are positional, a `list[str]` takes one or more, a bool is a switch; a flag may be spelled with _ or with -."
+    parser, comments = argparse.ArgumentParser(prog=f.__name__, description=f.__doc__), docments(f, returns=False)
+    for name, p in inspect.signature(f, eval_str=True).parameters.items():
+        help = (comments[name] or '').replace('%', '%%') + ('' if p.default in (p.empty, None, '') or p.default is False else f' (default: {p.default})')
+        flags = [name] if p.default is p.empty else dict.fromkeys([f'--{name}', f"--{name.replace('_', '-')}"])
+        if p.annotation is bool: parser.add_argument(*flags, dest=name, action='store_true', help=help)
+        elif p.default is not p.empty: parser.add_argument(*flags, dest=name, type=p.annotation, default=p.default, help=help)
+        elif args := typing.get_args(p.annotation): parser.add_argument(name, type=args[0], nargs='+', help=help)
+        else: parser.add_argument(name, type=p.annotation, help=help)
+    return parser
 
 def _exit(message, status):
     print(message, file=sys.stderr)

@@ -42,7 +42,7 @@ def check_size(
     if len(hw) != 2 or any(s < 32 or s % 32 for s in hw): raise SegError(f"size {size} will not do: both sides must be multiples of 32, like 64, 128 or (352, 480)")
     return hw
 
-# %% ../nbs/05_dataloaders.ipynb #b7b13a5d
+# %% ../nbs/05_dataloaders.ipynb #410c5693
 def seg_dataloaders(
     data,          # A `SegData`
     size=64,       # Pixels: one number for a square, or (height, width)
@@ -54,7 +54,7 @@ def seg_dataloaders(
     augment=True,  # Flip, warp, zoom and relight training batches?
     num_workers=None, # Processes that decode; None: none without a GPU, where training is slower than decoding
 ):
-    "`DataLoaders` of float32 pictures (bs, 3, h, w) and int64 masks (bs, h, w). They carry `labels`, `stats` and `size` for whoever saves a model."
+    "`DataLoaders` of float32 pictures (bs, 3, h, w) and int64 masks (bs, h, w). They carry `labels`, `stats`, `size` and `split` for whoever saves a model."
     hw = check_size(size)
     train, held_out = split_pairs(data, valid, seed, names)
     stats = stats or channel_stats([data.pairs[i].image for i in train])
@@ -66,7 +66,7 @@ def seg_dataloaders(
         batch_tfms=[*(aug_transforms(max_rotate=5., max_warp=0.1) if augment else []), Normalize.from_stats(*stats)])
     if num_workers is None: num_workers = min(8, os.cpu_count()) if torch.cuda.is_available() else 0
     dls = block.dataloaders(data.pairs, bs=min(bs, len(train)), val_bs=bs, num_workers=num_workers)
-    dls.labels, dls.stats, dls.size = data.labels, stats, hw
+    dls.labels, dls.stats, dls.size, dls.split = data.labels, stats, hw, dict(valid=valid, seed=seed)
     return dls
 
 # %% ../nbs/05_dataloaders.ipynb #63f6c4fc

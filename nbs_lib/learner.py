@@ -174,7 +174,7 @@ def peak_memory(
     if device == 'cuda': return torch.cuda.max_memory_allocated()/2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20
 
-# %% ../nbs/07_learner.ipynb #2bde4118
+# %% ../nbs/07_learner.ipynb #40ca6ab8
 def _stem(path): return Path(path).with_suffix('') if Path(path).suffix in ('.safetensors', '.json') else Path(path)
 
 def sha256(
@@ -194,7 +194,7 @@ def save_model(
     with atomic_path(stem.with_name(stem.name + '.safetensors')) as tmp:
         save_file(state, tmp)
         digest = sha256(tmp)
-    meta = dict(format=1, arch=learn.arch, size=list(learn.dls.size), labels=labels.to_dict(), stats=[list(map(float, s)) for s in learn.dls.stats], sha256=digest,
+    meta = dict(format=1, arch=learn.arch, size=list(learn.dls.size), labels=labels.to_dict(), stats=[list(map(float, s)) for s in learn.dls.stats], split=learn.dls.split, sha256=digest,
                 versions=dict(nbs_lib=__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version()), **extra)
     write_json(stem.with_name(stem.name + '.json'), meta)
     return stem.with_name(stem.name + '.safetensors')

@@ -7,14 +7,13 @@ __all__ = ['FORMAT', 'FITS', 'manifest_path', 'read_model', 'find_provider', 'us
            'check_fit', 'to_canvas', 'from_canvas', 'Prediction', 'Predictor', 'overlay_with_legend', 'output_names',
            'write_prediction', 'seg_predict']
 
-# %% ../nbs/08_predict.ipynb #4cf4ab3d
+# %% ../nbs/08_predict.ipynb #52de2ab7
 import hashlib, json, os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from fastcore.script import Param
 from PIL import Image
 
 from .core import SegError, atomic_path, read_json, seg_command
@@ -174,7 +173,7 @@ def _picture(o):
     if isinstance(o, (str, Path)): return read_image(o)
     return o.convert('RGB') if isinstance(o, Image.Image) else Image.fromarray(np.asarray(o, np.uint8)).convert('RGB')
 
-# %% ../nbs/08_predict.ipynb #610bac6b
+# %% ../nbs/08_predict.ipynb #4497a098
 def overlay_with_legend(
     image,  # RGB Pillow image
     mask,   # uint8 (height, width) mask of the same size
@@ -213,7 +212,7 @@ def write_prediction(
 @seg_command
 def seg_predict(
     model: str,                # ONNX file written by seg_export
-    photos: Param("Photos, or folders of photos", str, nargs='+'),
+    photos: list[str],         # Photos, or folders of photos
     out: str = 'predictions',  # Folder for mask/, overlay/ and confidence/
     fit: str = 'square',       # square (squeezed to the model's size) or pad (keeps the photo's shape)
     provider: str = 'cpu',     # Execution provider: cpu, cuda, openvino …

@@ -37,7 +37,7 @@ def set_parameters(
     cell.source = '\n'.join(lines)
     return nb
 
-# %% ../nbs/13_series.ipynb #1d86f6e2
+# %% ../nbs/13_series.ipynb #6871f9f9
 RUNS = Path('.run')  # stamps of finished runs, and notebooks that failed
 
 def execute(
@@ -56,7 +56,7 @@ def execute(
     except (CellExecutionError, DeadKernelError) as e:
         failed = RUNS/f'{Path(path).stem}.failed.ipynb'
         with atomic_path(failed) as tmp: nbformat.write(nb, tmp)
-        why = f'{e.ename}: {e.evalue}' if isinstance(e, CellExecutionError) else 'its kernel died, most often for want of memory; a smaller BS needs less'
+        why = f'{e.ename}: {e.evalue}'.splitlines()[0] if isinstance(e, CellExecutionError) else 'its kernel died, most often for want of memory; a smaller BS needs less'
         raise SegError(f"{Path(path).name} failed: {why} (see {failed})") from None
     with atomic_path(out or path) as tmp: nbformat.write(tidy(nb), tmp)
     return nb
