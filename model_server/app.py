@@ -300,6 +300,14 @@ def listen() -> None:
     LOG.setLevel(logging.INFO)
 
 
+def newest_model(folder: str = "Assets/Data~/models") -> str:
+    "The model file written last; `SegError` where there is none."
+    files = sorted(Path(folder).glob("*.onnx"), key=lambda p: p.stat().st_mtime)
+    if not files:
+        raise SegError(f"there is no model in {folder}; name one with --model, or make one with ONNX.ipynb or `seg_export`")
+    return str(files[-1])
+
+
 def check_port(host: str, port: int) -> None:
     "`SegError` where the port is taken."
     try:
@@ -312,7 +320,7 @@ def check_port(host: str, port: int) -> None:
 
 @seg_command
 def seg_serve(
-    model: str,               # ONNX file written by seg_export
+    model: str = "",          # ONNX file written by seg_export; empty: the newest in Assets/Data~/models
     host: str = "127.0.0.1",  # Address to listen on; 0.0.0.0 for all networks (then set a token)
     port: int = 4200,         # Port to listen on
     workers: int = 1,         # Processes; each loads the model and gets its share of the processors
@@ -323,6 +331,7 @@ def seg_serve(
     provider: str = "cpu",    # Execution provider: cpu, cuda, openvino ...
 ):
     "Serve an exported model over HTTP: the original's protocol, /v1, and a page at /demo. Needs no torch."
+    model = model or newest_model()
     token = token or os.environ.get("SEG_SERVE_TOKEN", "")
     check_port(host, port)
     threads = max(1, usable_threads() // workers)

@@ -1,0 +1,676 @@
+"The model server: exact colours, every limit with its own answer, nothing a stranger sends that breaks it"
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+pytest.importorskip("fastapi")
+pytest.importorskip("hypothesis")
+onnx = pytest.importorskip("onnx")
+
+import uvicorn
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings, strategies as st
+from onnx import TensorProto, helper
+from starlette.websockets import WebSocketDisconnect
+
+from model_server import Client, Settings
+from model_server.answer import palette_png, regions, table_palette, value_png
+from model_server.app import make_app
+from model_server.limits import Refusal
+from model_server.palettes import Palettes, pack, paint, unpack
+from model_server.photo import from_base64, read_photo
+from model_server.stream import Latest
+from nbs_lib.core import SegError
+from nbs_lib.labels import ROOM_LABELS
+from nbs_lib.predict import Predictor
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 64
+N = ROOM_LABELS.n_classes
+
+
+# --- what the tests serve -----------------------------------------------------------------------------------------
+
+def echo_model(path: Path, **props: str) -> Path:
+    "An ONNX file whose label is the picture's red, at most 23, and whose confidence is its green."
+    nodes = [helper.make_node("Gather", ["picture", "zero"], ["red"], axis=3), helper.make_node("Min", ["red", "last"], ["mask"]),
+             helper.make_node("Gather", ["picture", "one"], ["confidence"], axis=3)]
+    value = lambda name, *shape: helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
+    graph = helper.make_graph(nodes, "echo", [value("picture", "n", "h", "w", 3)], [value("mask", "n", "h", "w"), value("confidence", "n", "h", "w")],
+                              [helper.make_tensor(k, t, [], [v]) for k, t, v in (("zero", TensorProto.INT64, 0), ("one", TensorProto.INT64, 1), ("last", TensorProto.UINT8, N - 1))])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, dict(format="1", labels=json.dumps(ROOM_LABELS.to_dict()), stats="[[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]", size=f"[{SIZE}, {SIZE}]", arch="echo") | props)
+    onnx.save(model, path)
+    return path
+
+
+class Slow(Predictor):
+    "An echo that takes its time."
+    seconds = 0.2
+
+    def __call__(self, image, fit="square"):
+        time.sleep(self.seconds)
+        return super().__call__(image, fit)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return echo_model(tmp_path_factory.mktemp("served") / "echo.onnx")
+
+
+def until_ready(get, seconds: float = 20):
+    end = time.monotonic() + seconds
+    while get("/health/ready").status_code != 200:
+        assert time.monotonic() < end, "not ready in time"
+        time.sleep(0.02)
+
+
+@contextmanager
+def app_client(model, **kwargs):
+    with TestClient(make_app(model, Settings(**kwargs)), raise_server_exceptions=False) as client:
+        until_ready(client.get)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    with app_client(model) as client:
+        yield client
+
+
+@contextmanager
+def listening(model, **kwargs):
+    "A server on a real socket, in a thread of this process; yields its address."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(make_app(model, Settings(**kwargs)), port=port, log_level="error", ws_max_size=Settings.max_body, ws_max_queue=2, ws_per_message_deflate=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until_ready(lambda path: status_of(url + path))
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def status_of(url: str):
+    import httpx
+    try:
+        return httpx.get(url)
+    except httpx.TransportError:
+        return httpx.Response(599)
+
+
+def noise(width=SIZE, height=SIZE, seed=0) -> Image.Image:
+    "A picture in which every label occurs."
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(np.stack([rng.integers(0, N, (height, width)), rng.integers(0, 256, (height, width)), np.zeros((height, width))], 2).astype(np.uint8))
+
+
+def encode(image: Image.Image, kind="PNG", **kwargs) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **kwargs)
+    return out.getvalue()
+
+
+def picture_of(data: bytes, mode="RGBA") -> np.ndarray:
+    image = Image.open(io.BytesIO(data))
+    return np.asarray(image.convert(mode) if mode else image)
+
+
+def image_text(image) -> dict:
+    return dict(mime="image/png", image64=base64.b64encode(image if isinstance(image, bytes) else encode(image)).decode())
+
+
+def wanted(colors: dict) -> dict:
+    return dict(mime="application/json", labels=list(colors), colors=[dict(zip("rgba", c)) for c in colors.values()])
+
+
+# --- colours and places -------------------------------------------------------------------------------------------
+
+def adversarial_palettes():
+    rng = np.random.default_rng(0)
+    yield "random", rng.integers(0, 256, (N, 4))
+    yield "next to each other", np.arange(N)[:, None] + np.array([0, 0, 0, 200])
+    yield "each the number of another", np.stack([np.arange(N)[::-1], np.arange(N), np.roll(np.arange(N), 1), np.full(N, 255)], 1)
+    yield "all the same", np.full((N, 4), 77)
+    yield "black and hidden", np.zeros((N, 4))
+    yield "one visible", np.eye(N, 4) * 255
+    yield "swapped", np.concatenate([np.roll(np.array(ROOM_LABELS.colors), 1, 0), rng.permutation(256)[:N, None]], 1)
+
+
+@pytest.mark.parametrize("name,palette", [pytest.param(n, p, id=n) for n, p in adversarial_palettes()])
+def test_every_pixel_has_its_color(client, name, palette):
+    palette = palette.astype(np.uint8)
+    client.cookies.clear()
+    image = noise()
+    mask = np.asarray(image)[..., 0]
+    np.testing.assert_array_equal(picture_of(palette_png(mask, palette)), palette[mask])
+    assert client.put("/set_label_colors", json=wanted({i - 1: palette[i].tolist() for i in range(N)})).status_code == 200
+    answer = client.put("/predict_image_text", json=image_text(image)).json()
+    np.testing.assert_array_equal(picture_of(base64.b64decode(answer["image64"])), palette[mask])
+
+
+def test_places_are_pixel_means():
+    rng = np.random.default_rng(1)
+    for shape in ((1, 1), (3, 700), (700, 3), (64, 48)):
+        mask, confidence = rng.integers(0, 5, shape, dtype=np.uint8), rng.integers(0, 256, shape, dtype=np.uint8)
+        for r in regions(mask, confidence):
+            y, x = np.nonzero(mask == r.value)
+            assert (r.pixels, r.x, r.y) == (len(x), pytest.approx(x.mean()), pytest.approx(y.mean()))
+            assert r.confidence == pytest.approx(confidence[mask == r.value].mean() / 255)
+    assert [r.value for r in regions(mask)] == [0, 1, 2, 3, 4]
+
+
+def test_a_mask_survives_as_grey_levels():
+    mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(picture_of(value_png(mask), None), mask)
+
+
+# --- the original's protocol --------------------------------------------------------------------------------------
+
+def test_original_without_colors(client):
+    client.cookies.clear()
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[10:20, 30:50] = ROOM_LABELS["live_dog"]
+    answer = client.put("/predict_image_text", json=image_text(Image.fromarray(mask)))
+    said = answer.json()
+    assert said["mime"] == "image/png"
+    assert said["labels"] == [dict(label=22, labelPositionX=39.5, labelPositionY=14.5)], "label is the mask value - 1; nothing labelled has no place"
+    colored = picture_of(base64.b64decode(said["image64"]))
+    assert (colored[mask == 0] == 0).all() and (colored[mask != 0] == (255, 221, 0, 255)).all()
+    assert "predict;dur=" in answer.headers["server-timing"]
+    assert client.get("/").status_code == 200
+
+
+def test_answer_is_at_the_pictures_size(client):
+    said = client.put("/predict_image_text", json=image_text(noise(200, 90))).json()
+    assert picture_of(base64.b64decode(said["image64"])).shape == (90, 200, 4)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/octet-stream", "text/plain", ""])
+def test_original_clients_do_not_name_the_type(client, content_type):
+    headers = {"Content-Type": content_type} if content_type else {}
+    assert client.put("/predict_image_text", content=json.dumps(image_text(noise())), headers=headers).status_code == 200
+
+
+def test_palettes_belong_to_clients(tmp_path):
+    palettes, red, blue = Palettes(tmp_path), {1: (255, 0, 0, 255)}, {1: (0, 0, 255, 9)}
+    assert palettes.find("10.0.0.1", None) == {}
+    palettes.choose("10.0.0.1", red)
+    palettes.choose("10.0.0.2", blue)
+    assert (palettes.find("10.0.0.1", None), palettes.find("10.0.0.2", None)) == (red, blue), "without cookies, by address"
+    cookie = palettes.choose("10.0.0.1", blue)
+    assert palettes.find("10.0.0.9", cookie) == blue, "a cookie is valid from anywhere"
+    assert Palettes(tmp_path / "another").find("10.0.0.1", cookie) == blue, "and with any worker"
+    assert palettes.find("10.0.0.1", cookie) == blue and palettes.find("10.0.0.1", None) == {}, "a client with cookies leaves nothing to its neighbour"
+    palettes.choose("10.0.0.1", red)
+    assert palettes.find("10.0.0.1", cookie) == blue and palettes.find("10.0.0.1", None) == red, "and takes nothing from it"
+
+
+@pytest.mark.parametrize("cookie", ["", ".", "x", "a.b.c", "a.%%%", "é.é", "0." + "A" * 4000])
+def test_a_damaged_cookie_is_no_cookie(cookie):
+    paint(ROOM_LABELS, unpack(cookie))
+
+
+def test_a_cookie_of_a_larger_model():
+    palette = paint(ROOM_LABELS, unpack(pack({3: (1, 2, 3, 4), 200: (9, 9, 9, 9)})))
+    assert palette[3].tolist() == [1, 2, 3, 4] and len(palette) == N
+    assert palette[4].tolist() == table_palette(ROOM_LABELS)[4].tolist()
+
+
+# --- our own ------------------------------------------------------------------------------------------------------
+
+def test_three_kinds_of_answer(client):
+    image = noise()
+    mask, body = np.asarray(image)[..., 0], encode(image)
+    png = client.post("/v1/predict", content=body)
+    assert png.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(picture_of(png.content, None), mask)
+    for how in (dict(params=dict(format="raw")), dict(headers=dict(accept="application/octet-stream"))):
+        raw = client.post("/v1/predict", content=body, **how)
+        assert (raw.headers["x-mask-width"], raw.headers["x-mask-height"]) == (str(SIZE), str(SIZE))
+        assert raw.content == mask.tobytes()
+    said = client.post("/v1/predict?mask=true", content=body, headers=dict(accept="text/html, application/json;q=0.9")).json()
+    np.testing.assert_array_equal(picture_of(base64.b64decode(said["mask64"]), None), mask)
+    assert sum(r["share"] for r in said["labels"]) == pytest.approx(1)
+    assert [r["share"] for r in said["labels"]] == sorted((r["share"] for r in said["labels"]), reverse=True)
+    first = said["labels"][0]
+    assert first["name"] == ROOM_LABELS.codes[first["value"]]
+    assert first["confidence"] == pytest.approx(np.asarray(image)[..., 1][mask == first["value"]].mean() / 255)
+    assert "mask64" not in client.post("/v1/predict?format=json", content=body).json()
+
+
+def test_model_card(client, model):
+    card = client.get("/v1/model").json()
+    assert card["size"] == [SIZE, SIZE] and len(card["sha256"]) == 64 and card["provider"] == "CPUExecutionProvider"
+    assert card["labels"][23] == dict(value=23, name="live_dog", group="live", color=[255, 221, 0])
+
+
+@pytest.mark.parametrize("kind,options", [("PNG", {}), ("JPEG", dict(quality=95)), ("WEBP", dict(lossless=True))])
+def test_formats(client, kind, options):
+    assert client.post("/v1/predict", content=encode(noise(), kind, **options)).status_code == 200
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width, height, data=b"", bits=8, color=0) -> bytes:
+    "A PNG by hand, whatever its header promises."
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+REFUSED_PICTURES = {
+    "empty": (b"", 400), "text": (b"hello", 415), "gif": (encode(noise().convert("P"), "GIF"), 415), "bmp": (encode(noise(), "BMP"), 415),
+    "tiff": (encode(noise(), "TIFF"), 415), "half a png": (encode(noise())[:300], 400), "only a header": (encode(noise())[:40], 415),
+    "side 4097": (png_of(4097, 1, bytes(4098)), 413), "9 megapixels": (encode(Image.new("L", (3000, 3000))), 413),
+    "bomb": (png_of(30000, 30000, bytes(30001 * 100)), 413), "far too large": (png_of(2**31 - 1, 2**31 - 1), 413), "no pixels": (png_of(0, 0), 415),
+}
+
+
+@pytest.mark.parametrize("data,status", REFUSED_PICTURES.values(), ids=REFUSED_PICTURES)
+def test_refused_pictures(client, data, status):
+    for answer in (client.post("/v1/predict", content=data), client.put("/predict_image_text", json=image_text(data))):
+        assert answer.status_code == status, answer.text
+        assert list(answer.json()) == ["error"] and len(answer.json()["error"]) < 200
+
+
+def test_limits_are_not_a_pixel_too_low(client):
+    assert client.post("/v1/predict?format=json", content=encode(Image.new("L", (4096, 2)))).json()["width"] == 4096
+    assert client.post("/v1/predict?format=json", content=encode(Image.new("L", (4096, 2048)))).status_code == 200
+    assert client.post("/v1/predict?format=json", content=encode(Image.new("L", (1, 1)))).status_code == 200
+
+
+def test_photos_are_upright_and_whole():
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert read_photo(encode(image.convert("RGB"), "JPEG", exif=exif)).size == (3, 4)
+    deep = Image.fromarray((np.arange(4096, dtype=np.uint16) * 16).reshape(64, 64))
+    np.testing.assert_array_equal(np.asarray(read_photo(encode(deep)))[..., 0], np.asarray(deep) >> 8)
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        assert read_photo(encode(image.convert("RGB").convert(mode))).mode == "RGB"
+
+
+@pytest.mark.parametrize("text", ["@@@@", "QUJD\n", "QUI", "QUJD====", " QUJD", "data:image/png;base64,QUJD", "QUJDé", "QUI=QUI="])
+def test_base64_is_strict(text):
+    with pytest.raises(Refusal) as e:
+        from_base64(text)
+    assert e.value.status == 400
+    assert from_base64("QUI=") == b"AB"
+
+
+BAD_BODIES = {
+    "nothing": (b"", 422), "no json": (b"{", 400), "a list": (b"[]", 422), "null": (b"null", 422), "a number": (b"7", 422), "not utf-8": (b'{"image64": "\xff"}', 400), "deep": (b"[" * 200000, 400),
+    "no image64": (b"{}", 422), "a number as picture": (b'{"image64": 5}', 422), "null as picture": (b'{"image64": null}', 422), "lone surrogate": (rb'{"image64": "\ud800"}', 400),
+    "no labels": (b'{"mime": "x"}', 422), "nan": (b'{"labels": [NaN], "colors": [{"r":0,"g":0,"b":0}]}', 422),
+}
+
+
+@pytest.mark.parametrize("path", ["/predict_image_text", "/set_label_colors"])
+@pytest.mark.parametrize("body,status", BAD_BODIES.values(), ids=BAD_BODIES)
+def test_malformed_bodies(client, path, body, status):
+    answer = client.put(path, content=body)
+    assert answer.status_code in ({status} if path == "/predict_image_text" and b"labels" not in body else {400, 422}), answer.text
+    assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize("labels,colors,word", [
+    ([0], [dict(r=256, g=0, b=0, a=0)], "255"), ([0], [dict(r=-1, g=0, b=0, a=0)], "0"), ([0], [dict(r=1.5, g=0, b=0, a=0)], "integer"), ([0], [dict(r="1", g=0, b=0, a=0)], "whole"),
+    ([0], [dict(r=True, g=0, b=0, a=0)], "whole"), ([0], [dict(g=0, b=0, a=0)], "required"), ([0, 1], [dict(r=0, g=0, b=0, a=0)], "one color for each label"),
+    ([23], [dict(r=0, g=0, b=0, a=0)], "unknown"), ([-2], [dict(r=0, g=0, b=0, a=0)], "-1"), ([10**30], [dict(r=0, g=0, b=0, a=0)], "254"), ([], [dict(r=0, g=0, b=0, a=0)], "0 labels"), (0, 0, "list")])
+def test_colors_that_are_refused(client, labels, colors, word):
+    answer = client.put("/set_label_colors", json=dict(mime="", labels=labels, colors=colors))
+    assert answer.status_code == 422 and word in answer.json()["error"], answer.text
+
+
+def test_body_limit(model):
+    with app_client(model, max_body=20000) as client:
+        assert client.post("/v1/predict", content=encode(noise())).status_code == 200
+        for body in (bytes(20001), iter([bytes(15000)] * 3), iter([bytes(15000)] * 10)):
+            answer = client.post("/v1/predict", content=body)
+            assert answer.status_code == 413 and "20000 bytes" in answer.json()["error"]
+
+
+def test_unknown_ways_in(client):
+    assert client.get("/nowhere").status_code == 404
+    assert client.get("/v1/predict").status_code == 405
+    assert client.post("/v1/predict?fit=round", content=encode(noise())).status_code == 422
+    assert client.post("/v1/predict?format=bmp", content=encode(noise())).status_code == 422
+    assert client.post("/v1/predict", content=encode(noise()), headers=dict(accept="image/gif")).status_code == 406
+    assert client.post("/v1/predict?fit=tile", content=encode(noise(2000, 2000))).status_code == 413
+    assert client.post("/v1/reload").status_code == 403
+
+
+def test_token(model):
+    with app_client(model, token="open sesame") as client:
+        for path in ("/v1/model", "/metrics", "/nowhere"):
+            assert client.get(path).status_code == 401 and client.get(path).headers["www-authenticate"] == "Bearer"
+        assert client.get("/health/live").status_code == client.get("/demo").status_code == client.get("/").status_code == 200
+        assert client.get("/v1/model", headers={"Authorization": "Bearer open sesame"}).status_code == 200
+        assert client.get("/v1/model", headers={"Authorization": "Bearer öpen".encode()}).status_code == 401
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/stream"):
+            pass
+        with client.websocket_connect("/v1/stream?token=open%20sesame") as ws:
+            ws.send_bytes(encode(noise()))
+            assert ws.receive_json()["width"] == SIZE
+
+
+def test_other_pages(model):
+    with app_client(model, origins=("https://mine.example",)) as client:
+        ask = lambda origin: client.options("/v1/predict", headers={"Origin": origin, "Access-Control-Request-Method": "POST"})
+        assert ask("https://mine.example").headers["access-control-allow-origin"] == "https://mine.example"
+        assert "access-control-allow-origin" not in ask("https://other.example").headers
+        with client.websocket_connect("/v1/stream", headers={"Origin": "https://mine.example"}):
+            pass
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/stream", headers={"Origin": "https://other.example"}):
+            pass
+
+
+def test_log_and_metrics_hold_no_picture(client, caplog):
+    body = image_text(noise())
+    with caplog.at_level(logging.INFO, "model_server"):
+        client.put("/predict_image_text?secret=1", json=body)
+    line = json.loads(caplog.messages[-1])
+    assert (line["event"], line["path"], line["status"]) == ("request", "/predict_image_text", 200) and line["bytes_in"] > 1000
+    assert body["image64"][:40] not in caplog.text and "secret" not in caplog.text
+    text = client.get("/metrics").text
+    assert 'seg_stage_seconds_count{stage="predict"}' in text and 'seg_rejected_total{reason="format"}' in text and "seg_waiting 0.0" in text
+
+
+# --- many at a time -----------------------------------------------------------------------------------------------
+
+def slow(model, seconds) -> Slow:
+    predictor = Slow(model)
+    predictor.seconds = seconds
+    return predictor
+
+
+def test_queue_and_deadline(model):
+    import httpx
+    body = encode(noise())
+    post = lambda url: httpx.post(f"{url}/v1/predict?format=json", content=body, timeout=30)
+    with listening(slow(model, 0.5)) as url, ThreadPoolExecutor(8) as pool:
+        answers = [f.result() for f in [pool.submit(post, url) for _ in range(8)]]
+        assert sorted(a.status_code for a in answers) == [200] * 3 + [503] * 5, "one at work, two waiting"
+        refused = next(a for a in answers if a.status_code == 503)
+        assert int(refused.headers["retry-after"]) >= 1 and "waiting already" in refused.json()["error"]
+        metrics = httpx.get(f"{url}/metrics").text
+        assert "seg_waiting_max 2.0" in metrics and 'seg_rejected_total{reason="queue"} 5.0' in metrics
+    with listening(slow(model, 0.6), deadline=0.3) as url:
+        late = post(url)
+        assert late.status_code == 503 and "longer than 0.3 s" in late.json()["error"]
+
+
+def test_health_while_predicting(model):
+    import httpx
+    with listening(model) as url, ThreadPoolExecutor(2) as pool, httpx.Client() as http:
+        large = encode(noise(64, 64).resize((2800, 2800)), "JPEG")
+        work = [pool.submit(httpx.post, f"{url}/v1/predict?format=json", content=large, timeout=60) for _ in range(3)]
+        times = []
+        while not all(f.done() for f in work):
+            start = time.perf_counter()
+            assert http.get(f"{url}/health/live").status_code == 200
+            times.append(time.perf_counter() - start)
+            time.sleep(0.01)
+        assert np.median(times) < 0.05, times
+        assert all(f.result().status_code in (200, 503) for f in work)
+
+
+def test_threads_get_the_serial_answers(model):
+    photos = [encode(noise(w, h, seed)) for seed, (w, h) in enumerate([(64, 64), (200, 90), (31, 77), (500, 400), (1, 1), (640, 480)])]
+    with listening(model) as url:
+        client = Client(url)
+        serial = [client.predict(p).mask for p in photos]
+        with ThreadPoolExecutor(8) as pool:
+            for i, seen in enumerate(pool.map(client.predict, photos * 8)):
+                np.testing.assert_array_equal(seen.mask, serial[i % len(photos)])
+        assert client.labels() == ROOM_LABELS
+
+
+def test_client_errors(model):
+    with pytest.raises(SegError, match="does not answer"):
+        Client("http://127.0.0.1:9").predict(noise())
+    with listening(model) as url:
+        with pytest.raises(SegError, match="415.*not PNG"):
+            Client(url).predict(b"hello")
+        with Client(url).stream() as stream:
+            stream.send(b"hello")
+            with pytest.raises(SegError, match="frame 0.*not PNG"):
+                stream.receive(5)
+
+
+def test_a_newer_frame_replaces_the_waiting_one():
+    async def go():
+        latest = Latest()
+        assert not latest.put(b"a")
+        assert await latest.take() == (0, b"a")
+        assert not latest.put(b"b") and latest.put(b"c") and latest.skipped == 1
+        assert await latest.take() == (2, b"c")
+        latest.put(b"d")
+        latest.put_back((2, b"c"))
+        assert await latest.take() == (3, b"d") and latest.skipped == 2
+        latest.close()
+        assert await latest.take() is None
+    asyncio.run(go())
+
+
+def test_stream_at_20_frames_a_second_against_a_slow_model(model):
+    import httpx
+    with listening(slow(model, 0.2)) as url, Client(url).stream() as stream:
+        seen = []
+        for i in range(40):
+            stream.send(encode(noise(seed=i)))
+            time.sleep(0.05)
+            while (answer := stream.receive(0)) is not None:
+                seen.append(answer)
+        while seen[-1].info["frame"] < 39:
+            seen.append(stream.receive(5))
+        frames = [s.info["frame"] for s in seen]
+        assert frames == sorted(set(frames)) and 8 <= len(frames) <= 15
+        assert seen[-1].info["skipped"] == 40 - len(frames), "each frame is answered or replaced"
+        for s in seen:
+            np.testing.assert_array_equal(s.mask, np.asarray(noise(seed=s.info["frame"]))[..., 0])
+        most = float(httpx.get(f"{url}/metrics").text.split("\nseg_waiting_max ")[1].split()[0])
+        assert most <= 2
+
+
+def test_streams_are_limited_and_end(model):
+    with app_client(model, max_streams=1) as client:
+        with client.websocket_connect("/v1/stream"):
+            with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/stream"):
+                pass
+        for _ in range(3):
+            with client.websocket_connect("/v1/stream") as ws:
+                ws.send_text("no picture")
+                assert ws.receive_json()["status"] == 415
+                ws.send_bytes(encode(noise()))
+                assert ws.receive_json()["frame"] == 1
+
+
+# --- a new model --------------------------------------------------------------------------------------------------
+
+def test_reload_drops_nothing(tmp_path):
+    path = echo_model(tmp_path / "m.onnx")
+    with app_client(path, token="t", waiting=100) as client:
+        client.headers["Authorization"] = "Bearer t"
+        body, models, stop = encode(noise()), [], threading.Event()
+
+        def ask():
+            while not stop.is_set():
+                answer = client.post("/v1/predict", content=body)
+                assert answer.status_code == 200
+                models.append(answer.headers["x-model"])
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask) for _ in range(4)]
+            time.sleep(0.3)
+            echo_model(path, arch="another")
+            assert client.post("/v1/reload").json()["arch"] == "another"
+            time.sleep(0.3)
+            path.write_bytes(b"broken")
+            assert client.post("/v1/reload").status_code == 409
+            time.sleep(0.1)
+            stop.set()
+            for f in asking:
+                f.result()
+        assert len(set(models)) == 2 and client.get("/v1/model").json()["arch"] == "another"
+        changes = sum(a != b for a, b in zip(models, models[1:]))
+        assert changes <= 8, "old and new do not alternate"
+
+
+# --- the program --------------------------------------------------------------------------------------------------
+
+@contextmanager
+def serving(model, *args, **env):
+    "`seg_serve` as a program; yields its address, process and the file of its log."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    log = open(model.parent / f"log-{port}", "w+")
+    process = subprocess.Popen([sys.executable, "-m", "model_server.app", "--model", model, "--port", str(port), *map(str, args)], cwd=ROOT, stdout=log, stderr=log, env=os.environ | env, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until_ready(lambda path: status_of(url + path))
+        yield url, process, log
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        log.close()
+
+
+def test_killed_and_started_again(model):
+    with serving(model) as (url, process, _):
+        process.kill()
+        process.wait()
+        start = time.monotonic()
+        port = url.rsplit(":", 1)[1]
+        again = subprocess.Popen([sys.executable, "-m", "model_server.app", "--model", model, "--port", port], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until_ready(lambda path: status_of(url + path), 10)
+            assert Client(url).predict(noise()).mask.shape == (SIZE, SIZE)
+        finally:
+            again.terminate()
+            assert again.wait(10) in (0, -signal.SIGTERM)
+        assert time.monotonic() - start < 12
+
+
+def test_workers_answer_alike(tmp_path):
+    import httpx
+    path = echo_model(tmp_path / "m.onnx")
+    with serving(path, "--workers", 2, "--token", "t") as (url, process, log):
+        ask = dict(headers={"Authorization": "Bearer t"}, timeout=30)
+        mask = np.asarray(noise())[..., 0]
+        assert httpx.put(f"{url}/set_label_colors", json=wanted({0: (1, 2, 3, 4)}), **ask).status_code == 200
+        for _ in range(12):  # a connection each, so that both workers are asked
+            said = httpx.put(f"{url}/predict_image_text", json=image_text(noise()), **ask).json()
+            assert (picture_of(base64.b64decode(said["image64"]))[mask == 1] == (1, 2, 3, 4)).all()
+        echo_model(path, arch="another")
+        assert httpx.post(f"{url}/v1/reload", **ask).json()["arch"] == "another"
+        time.sleep(2)
+        assert {httpx.get(f"{url}/v1/model", **ask).json()["arch"] for _ in range(12)} == {"another"}
+        metrics = httpx.get(f"{url}/metrics", **ask).text
+        assert 'seg_requests_total{path="/predict_image_text",status="200"} 12.0' in metrics and 'seg_reloads_total{result="loaded"} 2.0' in metrics
+        log.seek(0)
+        assert {json.loads(line)["event"] for line in log if line.startswith("{")} >= {"ready", "request", "reloaded"}
+
+
+def test_serves_without_torch(model):
+    code = f"""
+import sys
+sys.modules.update(torch=None, fastai=None, torchvision=None)
+from fastapi.testclient import TestClient
+from model_server.app import make_app
+import time
+with TestClient(make_app({str(model)!r})) as client:
+    while client.get('/health/ready').status_code != 200: time.sleep(.02)
+    assert client.get('/v1/model').status_code == 200
+assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'fastai') and sys.modules[m]]
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_wrong_starts(model):
+    run = lambda *args: subprocess.run([sys.executable, "-m", "model_server.app", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    missing = run("--model", "nowhere.onnx")
+    assert missing.returncode == 1 and "nowhere.onnx is missing" in missing.stderr and "Traceback" not in missing.stderr
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        taken = run("--model", model, "--port", s.getsockname()[1])
+    assert taken.returncode == 1 and "cannot listen on" in taken.stderr
+    assert run("--port", "many").returncode == 2
+
+
+# --- what strangers send ------------------------------------------------------------------------------------------
+
+ORIGINALS = [encode(noise(40, 30)), encode(noise(40, 30).convert("P")), encode(Image.fromarray(np.zeros((9, 9), np.uint16))), encode(noise(40, 30), "JPEG"), encode(noise(40, 30), "JPEG", progressive=True),
+             *([encode(noise(40, 30), "WEBP"), encode(noise(40, 30), "WEBP", lossless=True)] if features.check("webp") else [])]
+
+
+@st.composite
+def damaged(draw):
+    "A real picture cut short, with bytes changed, or with something added."
+    data = bytearray(draw(st.sampled_from(ORIGINALS)))
+    for at, value in draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=8)):
+        data[at] = value
+    return bytes(data[:draw(st.integers(0, len(data)))] if draw(st.booleans()) else data) + draw(st.binary(max_size=20))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.one_of(damaged(), st.binary(max_size=200)))
+def test_no_bytes_break_it(client, data):
+    answer = client.post("/v1/predict?format=json", content=data)
+    assert answer.status_code in (200, 400, 413, 415), (answer.status_code, answer.text)
+
+
+def test_bombs_stay_small(client):
+    psutil = pytest.importorskip("psutil")
+    bombs = [png_of(29000, 29000, bytes(29001 * 200)), png_of(4096, 2048, bytes(4097 * 2048 * 4), bits=16, color=6),
+             encode(Image.new("L", (4096, 2048)), "JPEG", progressive=True), b"RIFF" + struct.pack("<I", 30) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + b"\xff\xff\xff" + b"\xff\xff\xff" + bytes(8)]
+    client.post("/v1/predict", content=bombs[2])
+    before, most = psutil.Process().memory_info().rss, 0
+    for _ in range(3):
+        for bomb in bombs:
+            assert client.post("/v1/predict?format=json", content=bomb).status_code in (200, 400, 413, 415)
+            most = max(most, psutil.Process().memory_info().rss)
+    assert most - before < 200 * 2**20
+
+
+def test_the_document_tells_the_truth(model):
+    schemathesis = pytest.importorskip("schemathesis")
+    from schemathesis import checks as c
+    app = make_app(model)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    wanted = [c.not_a_server_error, c.CHECKS.get_one("status_code_conformance"), c.CHECKS.get_one("content_type_conformance"), c.CHECKS.get_one("response_schema_conformance")]
+
+    @schema.parametrize()
+    @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def check(case):
+        answer = case.call(headers={"Accept": "*/*"})
+        if answer.status_code != 503:
+            case.validate_response(answer, checks=wanted)
