@@ -22,7 +22,7 @@ from model_server.photo import from_base64, read_photo
 from model_server.protocol import Labelled, LabelRegion
 from model_server.telemetry import Telemetry, log
 from nbs_lib.core import SegError
-from nbs_lib.predict import Prediction, Predictor
+from nbs_lib.predict import Prediction, Predictor, count_tiles
 
 T = TypeVar("T")
 LOOK = 0.5  # seconds between looks at what the other workers did
@@ -121,9 +121,8 @@ def _try_out(predictor: Predictor) -> None:
 
 
 def _check_tiles(size: tuple[int, int], net: tuple[int, int], fit: str, settings: Settings) -> None:
-    tiles = -(-size[0] // net[1]) * -(-size[1] // net[0])
-    if fit == "tile" and tiles > settings.max_tiles:
-        raise Refusal(413, f"a photo of {size[0]}×{size[1]} would take over {settings.max_tiles} tiles of {net[1]}×{net[0]}; scale it down or ask for fit=pad", "tiles")
+    if fit == "tile" and (n := count_tiles(size, net)) > settings.max_tiles:
+        raise Refusal(413, f"a photo of {size[0]}×{size[1]} takes {n} tiles of {net[1]}×{net[0]}, at most {settings.max_tiles} are allowed; scale it down or ask for fit=pad", "tiles")
 
 
 def describe(prediction: Prediction, predictor: Predictor) -> Labelled:

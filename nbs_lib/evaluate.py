@@ -113,7 +113,7 @@ def summarize(
     s = scores(matrix, scoring.labels.background) | dict(miou=mean(1), dice=mean(2))
     return {k: None if math.isnan(v) else v for k, v in s.items()}, rows
 
-# %% ../nbs/10_evaluate.ipynb #dfa99c6e
+# %% ../nbs/10_evaluate.ipynb #28c60d3e
 def eval_report(
     predictor, data, matrix, n, scoring, # What `evaluate` took and gave
     **how, # More that a reader must know: part, only, mapping, fit
@@ -152,7 +152,7 @@ def seg_eval(
     valid_only: bool = False,    # Score only the part that training held out?
     valid: float = None,         # Share that was held out; default: what the model says
     seed: int = None,            # Seed of that split; default: what the model says
-    fit: str = 'square',         # square (squeezed to the model's size) or pad (keeps the picture's shape)
+    fit: str = 'square',         # square (squeezed to the model's size), pad (keeps the picture's shape) or tile (keeps its pixels)
     provider: str = 'cpu',       # Execution provider: cpu, cuda, openvino …
 ):
     "Score an exported model on labelled pictures, at their own size."

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'FITS', 'manifest_path', 'read_model', 'find_provider', 'usable_threads', 'open_session', 'read_metadata',
-           'check_fit', 'to_canvas', 'from_canvas', 'Prediction', 'Predictor', 'overlay_with_legend', 'output_names',
-           'write_prediction', 'seg_predict']
+           'check_fit', 'to_canvas', 'from_canvas', 'tiles', 'count_tiles', 'Prediction', 'Predictor',
+           'overlay_with_legend', 'output_names', 'write_prediction', 'seg_predict']
 
-# %% ../nbs/08_predict.ipynb #52de2ab7
-import hashlib, json, os, sys, time
+# %% ../nbs/08_predict.ipynb #5fcfe393
+import hashlib, json, math, os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,21 +87,21 @@ def read_metadata(
     except json.JSONDecodeError as e: raise SegError(f"{path} has unreadable metadata ({e}); {again}") from None
     return meta | dict(labels=LabelSet.from_dict(meta['labels']), size=tuple(meta['size']))
 
-# %% ../nbs/08_predict.ipynb #4dfd136d
-FITS = ('square', 'pad')
+# %% ../nbs/08_predict.ipynb #19c110c4
+FITS = ('square', 'pad', 'tile')
 
-def check_fit(fit):
-    "`SegError` unless `fit` is one of `FITS`."
-    if fit not in FITS: raise SegError(f"there is no fit {fit!r}; take {' or '.join(FITS)}")
+def check_fit(fit, fits=FITS):
+    "`SegError` unless `fit` is one of `fits`."
+    if fit not in fits: raise SegError(f"there is no fit {fit!r}; take {', '.join(fits[:-1])} or {fits[-1]}")
 
 def to_canvas(
     image,        # RGB Pillow image
     size,         # (height, width) the model was trained at
-    fit='square', # One of `FITS`
+    fit='square', # square or pad
     fill=(0, 0, 0), # Colour of what is not photo
 ):
     "uint8 (h, w, 3) for the net, sides multiples of 32, and the (h, w) of its upper left part that shows the photo."
-    check_fit(fit)
+    check_fit(fit, FITS[:2])
     inner = outer = tuple(size)
     if fit == 'pad':
         scale = min(size[0]/image.height, size[1]/image.width)
@@ -120,7 +120,25 @@ def from_canvas(
     "uint8 (height, width) at the photo's own size."
     return np.asarray(Image.fromarray(np.ascontiguousarray(a[:inner[0], :inner[1]])).resize(size, how))
 
-# %% ../nbs/08_predict.ipynb #55605ab5
+# %% ../nbs/08_predict.ipynb #1d408ff6
+def tiles(
+    length, # Of the photo's side in pixels
+    tile,   # Of the net's
+):
+    "(start, first, last) of each tile along a side: where it begins, and the range of pixels it decides."
+    n = 1 if length <= tile else math.ceil((length - tile//4)/(tile - tile//4))
+    starts = np.linspace(0, max(0, length-tile), n).round().astype(int)
+    cuts = [0, *(starts[:-1] + starts[1:] + tile)//2, length]
+    return list(zip(starts.tolist(), cuts, cuts[1:]))
+
+def count_tiles(
+    image_size, # (width, height) of the photo
+    size,       # (height, width) of the model
+):
+    "How often the net runs for one photo with fit `tile`."
+    return len(tiles(image_size[0], size[1]))*len(tiles(image_size[1], size[0]))
+
+# %% ../nbs/08_predict.ipynb #946a578d
 @dataclass(frozen=True)
 class Prediction:
     "What the model sees in one photo, at the photo's own size."
@@ -139,6 +157,7 @@ class Predictor:
         self.session = open_session(path, data, provider, threads)
         self.meta = read_metadata(self.session, path)
         self.labels, self.size = self.meta['labels'], self.meta['size']
+        self.fill = np.round(np.array(self.meta['stats'][0])*255)
         self.provider = self.session.get_providers()[0]
 
     def __repr__(self): return f"{self.path.name}: {self.labels.n_classes} labels at {self.size[0]}×{self.size[1]}, {self.provider}"
@@ -153,16 +172,28 @@ class Predictor:
         images,       # Photos: paths, RGB Pillow images or uint8 arrays (height, width, 3), of any sizes
         fit='square', # How they are brought to the net's size, one of `FITS`
     ):
-        "List of `Prediction`, one a photo; photos that reach the net at one size go through it together."
+        "List of `Prediction`, one a photo; photos that reach the net at one size go through it together, tiles one by one."
+        check_fit(fit)
         images = [_picture(o) for o in images]
-        fill = np.round(np.array(self.meta['stats'][0])*255)
-        canvases = [to_canvas(im, self.size, fit, fill) for im in images]
+        if fit == 'tile': return [self._tiled(im) for im in images]
+        canvases = [to_canvas(im, self.size, fit, self.fill) for im in images]
         out = [None]*len(images)
         for shape in dict.fromkeys(c.shape for c, _ in canvases):
             same = [i for i, (c, _) in enumerate(canvases) if c.shape == shape]
             for i, mask, confidence in zip(same, *self.run(np.stack([canvases[i][0] for i in same]))):
                 inner, size = canvases[i][1], images[i].size
                 out[i] = Prediction(from_canvas(mask, inner, size, Image.Resampling.NEAREST), from_canvas(confidence, inner, size, Image.Resampling.BILINEAR))
+        return out
+
+    def _tiled(self, image):
+        (h, w), (width, height) = self.size, image.size
+        photo = np.full((max(h, height), max(w, width), 3), self.fill, np.uint8)
+        photo[:height, :width] = image
+        out = Prediction(*np.empty((2, height, width), np.uint8))
+        for y, top, bottom in tiles(height, h):
+            for x, left, right in tiles(width, w):
+                for whole, part in zip((out.mask, out.confidence), self.run(np.ascontiguousarray(photo[None, y:y+h, x:x+w]))):
+                    whole[top:bottom, left:right] = part[0, top-y:bottom-y, left-x:right-x]
         return out
 
     def __call__(self, image, fit='square'):
@@ -173,7 +204,7 @@ def _picture(o):
     if isinstance(o, (str, Path)): return read_image(o)
     return o.convert('RGB') if isinstance(o, Image.Image) else Image.fromarray(np.asarray(o, np.uint8)).convert('RGB')
 
-# %% ../nbs/08_predict.ipynb #4497a098
+# %% ../nbs/08_predict.ipynb #789af226
 def overlay_with_legend(
     image,  # RGB Pillow image
     mask,   # uint8 (height, width) mask of the same size
@@ -214,7 +245,7 @@ def seg_predict(
     model: str,                # ONNX file written by seg_export
     photos: list[str],         # Photos, or folders of photos
     out: str = 'predictions',  # Folder for mask/, overlay/ and confidence/
-    fit: str = 'square',       # square (squeezed to the model's size) or pad (keeps the photo's shape)
+    fit: str = 'square',       # square (squeezed to the model's size), pad (keeps the photo's shape) or tile (keeps its pixels)
     provider: str = 'cpu',     # Execution provider: cpu, cuda, openvino …
 ):
     "Label photos with an exported model; needs no torch."

@@ -263,6 +263,11 @@ def test_three_kinds_of_answer(client):
     assert "mask64" not in client.post("/v1/predict?format=json", content=body).json()
 
 
+def test_tiles_lose_no_pixel(client):
+    image = noise(150, 130)
+    np.testing.assert_array_equal(picture_of(client.post("/v1/predict?fit=tile", content=encode(image)).content, None), np.asarray(image)[..., 0])
+
+
 def test_model_card(client, model):
     card = client.get("/v1/model").json()
     assert card["size"] == [SIZE, SIZE] and len(card["sha256"]) == 64 and card["provider"] == "CPUExecutionProvider"
