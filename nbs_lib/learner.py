@@ -6,7 +6,7 @@
 __all__ = ['SharedScore', 'seg_metrics', 'Autocast', 'ChannelsLast', 'bf16_gain', 'encoder', 'build_model', 'plain_model',
            'seg_learner', 'valid_batches', 'valid_matrix', 'worst_results', 'history', 'peak_memory', 'sha256',
            'save_model', 'load_weights', 'load_model', 'transfer', 'Checkpoint', 'random_states', 'set_random_states',
-           'Resume', 'fit']
+           'Resume', 'layer_rates', 'fit']
 
 # %% ../nbs/07_learner.ipynb #39776b16
 import hashlib, platform, random, resource, time
@@ -235,7 +235,7 @@ def transfer(
     learn.model.load_state_dict(state)
     return meta
 
-# %% ../nbs/07_learner.ipynb #31cefa1f
+# %% ../nbs/07_learner.ipynb #9c5d4b03
 class Checkpoint(Callback):
     "After each epoch, save all that is needed to go on to `path` (atomically)."
     order = 70
@@ -290,6 +290,13 @@ class Resume(Callback):
         self.todo = False
 
 def _differences(a, b): return ', '.join(f'{k}: {(a or {}).get(k)} then, {(b or {}).get(k)} now' for k in {**(a or {}), **(b or {})} if (a or {}).get(k) != (b or {}).get(k))
+
+def layer_rates(
+    lr,               # Highest learning rate, the last layers'
+    pretrained=False, # Does the encoder know something already?
+):
+    "The `slice` of learning rates from first to last layers: a tenth for an encoder to be kept, half for one that has everything to learn."
+    return slice(lr/(10 if pretrained else 2), lr)
 
 def fit(
     learn,            # A learner from `seg_learner`

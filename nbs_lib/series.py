@@ -71,13 +71,13 @@ def tidy(nb):
 
 def _is_cleared(o): return o.output_type == 'display_data' and not any(str(v).strip() for v in o.data.values() if v != '<IPython.core.display.HTML object>')
 
-# %% ../nbs/13_series.ipynb #0efa6a90
+# %% ../nbs/13_series.ipynb #aa785ca4
 DATA = 'Assets/Data~'
 SERIES = ['SegmentationLearner', 'GoBig', 'ONNX', 'RealImagePred']
 CPU = dict(pairs=1500, size=256, parameters={})
 GPU = dict(pairs=6000, size=512, parameters=dict(
-    SegmentationLearner=dict(EPOCHS=30, BS=64),
-    GoBig=dict(SIZES=[128, 256, 512], EPOCHS=[20, 12, 8], BS=512),
+    SegmentationLearner=dict(EPOCHS=30, BS=64, LR=2e-3),
+    GoBig=dict(SIZES=[128, 256, 512], EPOCHS=[20, 12, 8], BS=256),
     ONNX=dict(MODEL='unet_resnet34_512'), RealImagePred=dict(MODEL='unet_resnet34_512')))
 
 # %% ../nbs/13_series.ipynb #04fb0a8e

@@ -6,7 +6,7 @@
 __all__ = ['LADDER', 'PRECISIONS', 'batch_size', 'check_upscale', 'model_name', 'read_ladder', 'add_to_ladder', 'ladder_row',
            'set_seed', 'train', 'finish', 'seg_train']
 
-# %% ../nbs/11_train.ipynb #ca0ac753
+# %% ../nbs/11_train.ipynb #5f9aa673
 import csv, random, sys, time
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,13 +18,13 @@ from .core import SegError, atomic_path, seg_command
 from .dataloaders import check_size, seg_dataloaders
 from .datasets import find_pairs
 from .labels import open_image
-from .learner import fit, history, load_weights, peak_memory, save_model, seg_learner, transfer, valid_matrix
+from .learner import fit, history, layer_rates, load_weights, peak_memory, save_model, seg_learner, transfer, valid_matrix
 from .metrics import class_table, format_table, scores
 
-# %% ../nbs/11_train.ipynb #1277387b
+# %% ../nbs/11_train.ipynb #04cf2644
 def batch_size(
     size,  # Pixels: one number or (height, width)
-    at=32, # Pictures a batch at 64×64
+    at=16, # Pictures a batch at 64×64
 ):
     "Pictures a batch at `size`, scaled down with the area, at least 2 (batch normalisation needs company)."
     h, w = check_size(size)
@@ -81,7 +81,7 @@ def ladder_row(
     return {**last, 'model': model_name(learn.arch, learn.dls.size), 'size': f'{h}×{w}', 'epochs': len(history(learn)), 'minutes': seconds/60,
             'peak_memory_gb': peak_memory(learn.dls.device.type), 'device': torch.cuda.get_device_name() if learn.dls.device.type == 'cuda' else f'{torch.get_num_threads()} CPU threads'}
 
-# %% ../nbs/11_train.ipynb #46f71ce8
+# %% ../nbs/11_train.ipynb #50e6d072
 def set_seed(seed):
     "Seed Python, numpy and torch."
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
@@ -94,7 +94,7 @@ def train(
     weights=None,     # Saved model to start from (.safetensors)
     out='Assets/Data~/models', # Folder of the saved model and the ladder table
     lr=None,          # Highest learning rate; None: 1e-3, and a third of it when starting from weights
-    bs=None,          # Pictures a batch; None: 32 at 64 px, less with the area
+    bs=None,          # Pictures a batch; None: 16 at 64 px, less with the area
     valid=0.2,        # Share of pairs to validate on where the data do not say
     seed=0,           # Of split, weights and order
     pretrained=False, # Start the encoder from ImageNet's weights?
@@ -115,7 +115,7 @@ def train(
     lr = lr or (1e-3/3 if weights else 1e-3)
     start = time.perf_counter()
     with nullcontext() if bar else learn.no_bar():
-        fit(learn, epochs, slice(lr/10, lr), checkpoint, resume, dict(model=name, pairs=len(data), bs=dls.bs, seed=seed, weights=str(weights)))
+        fit(learn, epochs, layer_rates(lr, pretrained), checkpoint, resume, dict(model=name, pairs=len(data), bs=dls.bs, seed=seed, weights=str(weights)))
     return learn, finish(learn, out, time.perf_counter() - start)
 
 def finish(
@@ -131,7 +131,7 @@ def finish(
     (Path(out)/f'{name}.checkpoint').unlink(missing_ok=True)
     return rows
 
-# %% ../nbs/11_train.ipynb #7981c7dd
+# %% ../nbs/11_train.ipynb #60bc66fd
 PRECISIONS = dict(auto=None, bf16=True, fp32=False)
 
 @seg_command
@@ -144,7 +144,7 @@ def seg_train(
     resume: bool = False,             # Go on where an interrupted training stopped?
     weights: str = '',                # Saved model to start from (.safetensors), e.g. of a smaller size
     lr: float = None,                 # Highest learning rate; default 1e-3, a third of it with weights
-    bs: int = None,                   # Pictures a batch; default 32 at 64 px, less with the area
+    bs: int = None,                   # Pictures a batch; default 16 at 64 px, less with the area
     valid: float = 0.2,               # Share of pairs to validate on where the data do not say
     seed: int = 0,                    # Of split, weights and order
     layout: str = 'auto',             # rooms, voc, camvid, nyuv2, faces or auto
