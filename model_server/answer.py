@@ -54,15 +54,17 @@ def _png(image: Image.Image, **options: object) -> bytes:
 
 def regions(mask: np.ndarray, confidence: np.ndarray | None = None) -> list[Region]:
     "The labels in a uint8 mask, lowest value first. Without `confidence` (uint8, 255 = certain) it is given as 1."
-    by_row, by_column = _histogram(mask), _histogram(np.ascontiguousarray(mask.T))
-    counts = by_row.sum(0)
-    found = np.flatnonzero(counts)
-    sure = np.ones(256) if confidence is None else np.bincount(mask.ravel(), weights=confidence.ravel(), minlength=256) / (255 * np.maximum(counts, 1))
-    y = np.arange(len(by_row)) @ by_row[:, found] / counts[found]
-    x = np.arange(len(by_column)) @ by_column[:, found] / counts[found]
-    return [Region(int(v), int(counts[v]), float(a), float(b), float(sure[v])) for v, a, b in zip(found, x, y)]
+    begin, length = _runs(mask)
+    value, (y, x) = mask.ravel()[begin], np.divmod(begin, mask.shape[1])
+    total = lambda of_run: np.bincount(value, of_run, 256)
+    pixels, sum_x, sum_y = total(length), total(length * (x + (length - 1) / 2)), total(length * y)
+    sure = pixels if confidence is None else total(np.add.reduceat(confidence.ravel(), begin, dtype=np.int64)) / 255
+    return [Region(int(v), int(pixels[v]), *(float(o[v] / pixels[v]) for o in (sum_x, sum_y, sure))) for v in np.flatnonzero(pixels)]
 
 
-def _histogram(rows: np.ndarray) -> np.ndarray:
-    "int64 (len(rows), 256): how often each value occurs in each row."
-    return np.stack([np.bincount(row, minlength=256) for row in rows])
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Where in the flattened mask each run of one value in one row begins, and how long it is: far fewer than pixels."
+    fresh = np.ones(mask.shape, bool)
+    np.not_equal(mask[:, 1:], mask[:, :-1], out=fresh[:, 1:])
+    begin = np.flatnonzero(fresh)
+    return begin, np.diff(begin, append=mask.size)
