@@ -6,8 +6,8 @@
 __all__ = ['RUNS', 'DATA', 'SERIES', 'CPU', 'GPU', 'set_parameters', 'execute', 'tidy', 'fingerprint', 'make_rooms', 'seg_series',
            'summary']
 
-# %% ../nbs/13_series.ipynb #db6cfca3
-import ast, hashlib, json, subprocess, sys, time
+# %% ../nbs/13_series.ipynb #b7f1473c
+import ast, hashlib, json, re, subprocess, sys, time
 from pathlib import Path
 
 import nbformat
@@ -37,8 +37,18 @@ def set_parameters(
     cell.source = '\n'.join(lines)
     return nb
 
-# %% ../nbs/13_series.ipynb #6871f9f9
+# %% ../nbs/13_series.ipynb #91f018c7
 RUNS = Path('.run')  # stamps of finished runs, and notebooks that failed
+
+class _Watched(NotebookClient):
+    "Also tells, now and then, how far the progress bars of a long cell are."
+    say, every, told = print, 20, 0
+    def process_message(self, msg, cell, cell_index):
+        bars = re.findall(r'\[(\d+)/(\d+) ', msg['content'].get('data', {}).get('text/html', ''))
+        if bars and time.perf_counter() - self.told >= self.every:
+            self.told = time.perf_counter()
+            self.say('    ' + ', '.join(f'{n} of {m} {what}' for (n, m), what in zip(bars, ('epochs', 'batches'))))
+        return super().process_message(msg, cell, cell_index)
 
 def execute(
     path,        # Notebook to run
@@ -51,7 +61,8 @@ def execute(
     code = [i for i, c in enumerate(nb.cells) if c.cell_type == 'code']
     start = time.perf_counter()
     def announce(cell, cell_index): progress(f"  {Path(path).stem} cell {code.index(cell_index)+1}/{len(code)}, {time.perf_counter()-start:4.0f} s: {cell.source.strip().splitlines()[0][:70]}")
-    client = NotebookClient(nb, timeout=None, kernel_name='python3', extra_arguments=['--log-level=ERROR'], resources=dict(metadata=dict(path=str(Path.cwd()))), on_cell_start=lambda cell, cell_index: cell.cell_type == 'code' and announce(cell, cell_index))
+    client = _Watched(nb, timeout=None, kernel_name='python3', extra_arguments=['--log-level=ERROR'], resources=dict(metadata=dict(path=str(Path.cwd()))), on_cell_start=lambda cell, cell_index: cell.cell_type == 'code' and announce(cell, cell_index))
+    client.say = progress
     try: client.execute()
     except (CellExecutionError, DeadKernelError) as e:
         failed = RUNS/f'{Path(path).stem}.failed.ipynb'
