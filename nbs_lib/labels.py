@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IGNORE', 'CSV_HEADER', 'EMPTY', 'ROOM_LABELS', 'PICTURE_TYPES', 'DECODERS', 'LabelSet', 'parse_labels',
            'parse_labelmap', 'read_labels', 'write_labels', 'bit_colors', 'open_image', 'read_image', 'mask_values',
-           'unknown_values', 'decode_mask', 'final_values', 'mask_image']
+           'index_values', 'unknown_values', 'decode_mask', 'final_values', 'mask_image']
 
 # %% ../nbs/01_labels.ipynb #0c875cae
 import csv, io
@@ -153,7 +153,7 @@ def bit_colors(
     "The first `n` colours of the PASCAL VOC colour map, as (red, green, blue) tuples."
     return tuple(tuple(int(sum((i >> (3*b + c) & 1) << (7-b) for b in range(8))) for c in range(3)) for i in range(n))
 
-# %% ../nbs/01_labels.ipynb #1eb68efa
+# %% ../nbs/01_labels.ipynb #86de258e
 PICTURE_TYPES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 
 def open_image(
@@ -172,11 +172,12 @@ def open_image(
 def read_image(
     path, # A picture file
 ):
-    "RGB Pillow image, upright: the camera's orientation tag is applied, transparency is dropped."
+    "RGB Pillow image, upright: the camera's orientation tag is applied, transparency is dropped, 16 bits become 8."
     im = open_image(path)
+    if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im) >> 8).clip(0, 255).astype(np.uint8))  # Pillow would make everything above 255 white
     return (ImageOps.exif_transpose(im) if im.getexif() else im).convert('RGB')
 
-# %% ../nbs/01_labels.ipynb #763b429d
+# %% ../nbs/01_labels.ipynb #4f16c5b6
 DECODERS = ('auto', 'value', 'color', 'red', 'green', 'blue')
 
 def mask_values(
@@ -187,7 +188,8 @@ def mask_values(
     "What the mask says before it is judged: int32 (height, width) of values as they are stored, -1 for a colour that is not in the table."
     a = np.asarray(im)
     if a.ndim == 3 and a.shape[2] == 2: a = a[..., 0]
-    if decoder == 'auto': decoder = 'color' if a.ndim == 3 or _palette_is_table(im, a, labels) else 'value'
+    if (lut := index_values(im, labels, decoder)) is not None: return lut[a]
+    if decoder == 'auto': decoder = 'color' if a.ndim == 3 else 'value'
     if decoder == 'color': return _by_color(np.asarray(im.convert('RGB')) if a.ndim == 2 else a, labels)
     if decoder == 'value' and a.ndim == 3:
         if not (a[..., :1] == a[..., :3]).all(): raise SegError("its pixels are colours, not values; use decoder 'color', 'red', 'green' or 'blue'")
@@ -196,12 +198,19 @@ def mask_values(
     if decoder == 'value': return a.astype(np.int32)
     raise SegError(f"there is no mask decoder {decoder!r}; take one of {', '.join(DECODERS)}")
 
-def _palette_is_table(im, a, labels):
-    "Are all colours this palette picture uses the table's, and more than black?"
-    if im.mode != 'P': return False
-    used = np.array(im.getpalette('RGB'), np.uint8).reshape(-1, 3)
-    used = used[[i for i in np.flatnonzero(np.bincount(a.ravel(), minlength=256)) if i < len(used)]]
-    return used.any() and (_by_color(used[None], labels) >= 0).all()
+def index_values(
+    im,             # Pillow image as stored
+    labels,         # The `LabelSet`
+    decoder='auto', # One of `DECODERS`
+    counts=None,    # Its histogram, if it is known already
+):
+    "int32 (256,): which stored value each number of an 8-bit grey or palette picture stands for, -1 for a colour that is not in the table. None for all other pictures."
+    if im.mode == 'P' and decoder in ('auto', 'color'):
+        palette = np.zeros((256, 3), np.uint8)
+        palette.ravel()[:len(im.getpalette('RGB'))] = im.getpalette('RGB')
+        meant, used = _by_color(palette[None], labels)[0], np.flatnonzero(counts or im.histogram())
+        if decoder == 'color' or palette[used].any() and (meant[used] >= 0).all(): return meant  # auto: all its colours are the table's, and more than black
+    return np.arange(256, dtype=np.int32) if im.mode in 'LP' and decoder in ('auto', 'value') else None
 
 def _by_color(rgb, labels):
     "Table look-up over the packed colour: one comparison a pixel, no sorting."
