@@ -36,7 +36,7 @@ def order_pairs(
     if by not in keys: raise SegError(f"there is no order {by!r}; take one of {', '.join(ORDERS)}")
     return sorted(chosen.tolist(), key=keys[by])
 
-# %% ../nbs/15_browse.ipynb #a9d0f606
+# %% ../nbs/15_browse.ipynb #8041faef
 def pair_panel(
     data,        # A `SegData`
     i,           # Which pair
@@ -84,7 +84,8 @@ def browse(
         found = order_pairs(counts, data.labels, by if label or by != 'most' else 'name', label, score)
         ui['at'].max = max(0, len(found)-1)
         return pair_panel(data, found[min(at, len(found)-1)], alpha, only) if found else f"no pair shows {label}"
-    out = w.interactive_output(lambda **k: __import__('IPython').display.display(show(**k)), ui)
+    from IPython.display import display
+    out = w.interactive_output(lambda **values: display(show(**values)), ui)
     box = w.VBox([w.HBox([ui['label'], ui['by'], ui['only']]), w.HBox([ui['alpha'], ui['at']]), out])
     box.show = show
     return box

@@ -129,7 +129,7 @@ def softness(
     changes = np.count_nonzero(a[:, 1:] != a[:, :-1])
     return np.count_nonzero((l < c) & (c < r) | (l > c) & (c > r))/changes if changes > 20 else 0.
 
-# %% ../nbs/04_check.ipynb #f5b8aa3a
+# %% ../nbs/04_check.ipynb #2c71ee9d
 FITTING = 0.35  # correlation that no shifted mask of the five data sets we measured on reaches (99 %), and most pairs do
 
 def edge_map(
@@ -155,7 +155,7 @@ def misfit(
     edges, # From `edge_map`
     mask,  # (h, w) mask, reduced to the same size
 ):
-    "(how much better, 'shifted', 'mirrored' or '', dy, dx in reduced pixels); None where there is too little to go by."
+    "(how much better, 'shifted', 'mirrored' or '', and for the shift % of the height downwards, % of the width to the right); None where there is too little to go by."
     b = boundaries(mask)
     n = np.count_nonzero(b)
     e = edges - edges.mean()
@@ -172,7 +172,7 @@ def misfit(
         if max(abs(y), abs(x)) < 2 and c > 5: return float(mirrored[best] - here), 'mirrored', 0, 0
     if here < FITTING:
         (y, x), c = _peak(e, b)
-        if c > 7: return max(0., float((np.roll(e, (-y, -x), (0, 1))*b).sum()/scale - here)), 'shifted', y, x
+        if c > 7: return max(0., float((np.roll(e, (-y, -x), (0, 1))*b).sum()/scale - here)), 'shifted', round(100*y/len(e)), round(100*x/e.shape[1])
     return 0., '', 0, 0
 
 def _peak(e, b):
@@ -190,7 +190,7 @@ def misfit_limit(
     gaps = sorted(gaps) or [0.]
     return 0.1 if gaps[len(gaps)//2] > 0.1 else max(0.1, 3*gaps[int(0.85*len(gaps))])
 
-# %% ../nbs/04_check.ipynb #f1345281
+# %% ../nbs/04_check.ipynb #20ffe2e8
 @dataclass
 class Look:
     "What one pair looks like."
@@ -225,7 +225,7 @@ _TYPES, _SUFFIX = Image.registered_extensions(), dict(JPEG='.jpg', MPO='.jpg', T
 def _open(data, file, look):
     "The decoded image; None and a finding where there is none."
     try: im = open_image(file)
-    except SegError as e: return _add(look, data, 'unreadable', 'error', [file], str(e), "replace the file, or remove the pair", ('quarantine', file.stem))
+    except SegError as e: return _add(look, data, 'unreadable', 'error', [file], str(e).removeprefix(f'{file} ').partition(';')[0], "replace the file, or remove the pair", ('quarantine', file.stem))
     named = _TYPES.get(file.suffix.lower())
     if named != im.format and (named, im.format) != ('JPEG', 'MPO'):
         _add(look, data, 'file type', 'warning', [file], f"holds {im.format} data although it is called {file.suffix}", "harmless here, other programs may stumble: rename it",
@@ -298,7 +298,7 @@ def _judge_picture(data, pair, im, mask, look):
     h, w = min(len(a), len(m)), min(a.shape[1], m.shape[1])
     look.misfit = misfit(edge_map(a[:h, :w]), m[:h, :w])
 
-# %% ../nbs/04_check.ipynb #6ec027ff
+# %% ../nbs/04_check.ipynb #58d0230d
 RARE = 3  # pictures; a label in fewer is hardly learnt
 
 def across_split(data, looks, valid=0.2, seed=0, names=None):
@@ -333,8 +333,8 @@ def over_all(data, looks):
     for pair, l in zip(data.pairs, looks):
         if not l.misfit or l.misfit[0] <= (limit if l.misfit[1] == 'shifted' else 0.7*limit): continue  # chance has thousands of shifts to choose from, and three mirrors
         gap, how, dy, dx = l.misfit
-        shift = f" (moving it {dy:+} down, {dx:+} right on a scale of {64} to 127 would fit best)" if how == 'shifted' else ''
-        _add(out, data, f'{how} mask', 'warning', pair, f"the mask's edges meet the picture's far better when {how}{shift}; by {gap:.2f}, where {limit:.2f} is usual for this set", "look at it; was one of the two flipped, cropped or rotated?", ('quarantine', pair.name))
+        shift = f" (moved by {dy:+} % of the height downwards and {dx:+} % of the width to the right)" if how == 'shifted' else ''
+        _add(out, data, f'{how} mask', 'warning', pair, f"the mask's edges meet the picture's far better when it is {how}{shift}: their correlation rises by {gap:.2f}", "look at it; was one of the two flipped, cropped or rotated?", ('quarantine', pair.name))
     return out.findings
 
 # %% ../nbs/04_check.ipynb #547776e9
@@ -398,7 +398,7 @@ def _missing(data, lone):
     remedy = "rename it" if fix[0] == 'rename' else "save it as PNG" if lone.meant else "add it, or remove the file"
     return Finding('missing partner', 'error', tuple(map(rel, filter(None, (lone.file, lone.meant)))), f"has no {lone.lacks} {lone.expected.name} in {rel(lone.expected.parent)}{cause}", remedy, fix)
 
-# %% ../nbs/04_check.ipynb #cfccb2b3
+# %% ../nbs/04_check.ipynb #6747a249
 _STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}h1{font-size:1.4em}h2{font-size:1.1em;margin:1.6em 0 .3em}
 table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:left;vertical-align:top}td.n{text-align:right}
 .error{background:#b3261e;color:#fff}.warning{background:#f5c451}.ok{background:#2e7d32;color:#fff}.error,.warning,.ok{border-radius:.3em;padding:.1em .5em;font-size:.85em}
@@ -408,7 +408,8 @@ def _thumbnail(data, file, height=96):
     "An <img> of a picture or a mask, labels in the table's colours; '' where it cannot be read."
     try: im = open_image(data.root/file)
     except (SegError, OSError): return ''
-    if any(data.root/file == p.mask for p in data.pairs):
+    folders = [{getattr(p, side).parent for p in data.pairs} for side in ('mask', 'image')]
+    if any(data.root/file == p.mask for p in data.pairs) or (data.root/file).parent in folders[0] - folders[1]:
         try: im = Image.fromarray(data.labels.palette[decode_mask(im, data.labels, data.decoder)])
         except SegError: im = im if im.mode in ('RGB', 'RGBA') else ImageOps.autocontrast(Image.fromarray((np.asarray(im)/max(1, np.max(im))*255).astype(np.uint8)))
     out = io.BytesIO()
@@ -420,10 +421,11 @@ def report_html(
     most=6, # Findings of a kind shown with pictures; the others are listed
 ):
     "The report as one self-contained page."
-    def figure(f): return f"<figure>{''.join(_thumbnail(report.data, o) for o in f.files) if report.data else ''}<figcaption><b>{escape(', '.join(f.files))}</b> {escape(f.what)}</figcaption></figure>"
+    def said(f): return f"<b>{escape(', '.join(f.files))}</b> {escape(f.what)}<br>→ {escape(f.remedy)}"
+    def figure(f): return f"<figure>{''.join(_thumbnail(report.data, o) for o in f.files) if report.data else ''}<figcaption>{said(f)}</figcaption></figure>"
     def section(sev, kind, fs):
-        more = ''.join(f"<li><b>{escape(', '.join(f.files))}</b> {escape(f.what)}" for f in fs[most:])
-        return (f"<h2><span class={sev}>{sev}</span> {escape(kind)} · {len(fs)}</h2><p>What to do: {escape(fs[0].remedy)}</p>{''.join(map(figure, fs[:most]))}"
+        more = ''.join(f"<li>{said(f)}" for f in fs[most:])
+        return (f"<h2><span class={sev}>{sev}</span> {escape(kind)} · {len(fs)}</h2>{''.join(map(figure, fs[:most]))}"
                 + (f"<details><summary>{len(fs) - most} more</summary><ul>{more}</ul></details>" if more else ''))
     verdict = f"<span class=error>a training would fail</span> {len(report.errors)} errors" if report.errors else "<span class=ok>a training will not fail on these data</span>"
     labels = ''.join(f"<tr><td>{escape(c)}<td class=n>{p:,}<td class=n>{s:.3%}<td class=n>{n:,}" for c, p, s, n in report.labels)
@@ -431,7 +433,7 @@ def report_html(
             f"<p>{verdict}, {len(report.findings) - len(report.errors)} warnings</p>{''.join(section(*k, fs) for k, fs in report.by_kind.items())}"
             + (f"<h2>Labels, rarest first</h2><table><tr><th>label<th>pixels<th>share<th>pictures{labels}</table>" if labels else '') + '</html>\n')
 
-# %% ../nbs/04_check.ipynb #9f1b9662
+# %% ../nbs/04_check.ipynb #22bfe87a
 def show_progress(done, n):
     "A line in the terminal that counts; nothing where nobody watches."
     if sys.stderr.isatty() and (done % 50 == 0 or done == n): print(f'\r{done:,} of {n:,} pairs', end='\n' if done == n else '', file=sys.stderr, flush=True)
@@ -454,9 +456,8 @@ def seg_check(
     for c, pixels, share, n in r.labels: print(f"  {c:24}{share:9.3%} of pixels {n:7} pictures" + ('   never appears' if not n else ''))
     for (sev, kind), fs in r.by_kind.items():
         print(f"{sev}: {kind}, {len(fs)}")
-        for f in fs[:5]: print(f"  {', '.join(f.files[:2])}: {f.what}".replace('  : ', '  '))
+        for f in fs[:5]: print(f"  {', '.join(f.files)}: {f.what}".replace('  : ', '  ') + f"\n    → {f.remedy}")
         if len(fs) > 5: print(f"  … and {len(fs) - 5} more")
-        print(f"  → {fs[0].remedy}")
     if report:
         write_json(Path(report)/'report.json', r.to_dict())
         with atomic_path(Path(report)/'report.html') as tmp: tmp.write_text(report_html(r), encoding='utf-8')

@@ -225,7 +225,7 @@ def _color_lut(colors, stored, void):
     if IGNORE in void and lut[0xE0E0C0] < 0: lut[0xE0E0C0] = IGNORE  # VOC paints its 255 in (224, 224, 192)
     return lut
 
-# %% ../nbs/01_labels.ipynb #95c29197
+# %% ../nbs/01_labels.ipynb #9f64114e
 def unknown_values(
     values, # int32 mask from `mask_values`
     labels, # The `LabelSet`
@@ -264,7 +264,7 @@ def _complaint(im, values, wrong, labels):
     value, n = max(wrong.items(), key=lambda o: o[1])
     if value >= 0:
         near = min(range(labels.n_classes), key=lambda i: abs(labels.stored[i] - value))
-        return (f"value {value} in {n} pixels is not a label ({_spell(labels.stored)}) or void ({', '.join(map(str, labels.void)) or 'none'}; nearest: {labels.codes[near]} {labels.stored[near]}); "
+        return (f"value {value} in {n} pixels is not a label ({_spell(labels.stored)}, nearest: {labels.codes[near]} {labels.stored[near]}) or void ({', '.join(map(str, labels.void)) or 'none'}); "
                 f"correct the mask, the label table, or name value {value} as void")
     color = np.asarray(im.convert('RGB'))[values < 0][0].tolist()
     near = np.abs(np.array(labels.colors) - color).sum(1).argmin()
