@@ -20,6 +20,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'nbs_lib.check._all_known': ('check.html#_all_known', 'nbs_lib/check.py'),
                                'nbs_lib.check._judge_mask': ('check.html#_judge_mask', 'nbs_lib/check.py'),
                                'nbs_lib.check._judge_picture': ('check.html#_judge_picture', 'nbs_lib/check.py'),
+                               'nbs_lib.check._look': ('check.html#_look', 'nbs_lib/check.py'),
                                'nbs_lib.check._many_colors': ('check.html#_many_colors', 'nbs_lib/check.py'),
                                'nbs_lib.check._misread': ('check.html#_misread', 'nbs_lib/check.py'),
                                'nbs_lib.check._missing': ('check.html#_missing', 'nbs_lib/check.py'),

@@ -190,7 +190,7 @@ def misfit_limit(
     gaps = sorted(gaps) or [0.]
     return 0.1 if gaps[len(gaps)//2] > 0.1 else max(0.1, 3*gaps[int(0.85*len(gaps))])
 
-# %% ../nbs/04_check.ipynb #20ffe2e8
+# %% ../nbs/04_check.ipynb #bbf45532
 @dataclass
 class Look:
     "What one pair looks like."
@@ -205,30 +205,34 @@ def look_at(
     i,    # Which pair
 ):
     "`Look` of one pair. Never raises because of what the files hold."
-    look, pair = Look([], np.zeros(256, np.int64)), data.pairs[i]
+    look = Look([], np.zeros(256, np.int64))
+    try: _look(data, data.pairs[i], look)
+    except Exception as e: _add(look.findings, data, 'unreadable', 'error', data.pairs[i], f"could not be examined ({type(e).__name__}: {e})", "replace both files, or remove the pair", ('quarantine', data.pairs[i].name))  # files can be broken in more ways than anyone foresees
+    if any(f.severity == 'error' for f in look.findings): look.counts[:] = 0
+    return look
+
+def _look(data, pair, look):
     image, stored = (_open(data, f, look) for f in (pair.image, pair.mask))
     upright = image and (ImageOps.exif_transpose(image) if image.getexif() else image)
     upright = upright.convert('RGB') if upright and upright.mode != 'RGB' else upright
     mask = None if stored is None else _judge_mask(data, pair, stored, look)
     if upright and stored and upright.size != stored.size:
-        _add(look, data, 'sizes differ', 'error', pair, f"the mask is {stored.width}×{stored.height}, its picture {upright.width}×{upright.height}", "bring both to one size, the mask with nearest neighbour, or remove the pair", ('quarantine', pair.name))
+        _add(look.findings, data, 'sizes differ', 'error', pair, f"the mask is {stored.width}×{stored.height}, its picture {upright.width}×{upright.height}", "bring both to one size, the mask with nearest neighbour, or remove the pair", ('quarantine', pair.name))
     elif upright: _judge_picture(data, pair, upright, mask, look)
-    if any(f.severity == 'error' for f in look.findings): look.counts[:] = 0
-    return look
 
-def _add(look, data, kind, severity, files, what, remedy, fix=()):
+def _add(found, data, kind, severity, files, what, remedy, fix=()):
     files = (files.mask, files.image) if hasattr(files, 'mask') else files
-    look.findings.append(Finding(kind, severity, tuple(os.path.relpath(f, data.root) for f in files), what, remedy, fix))
+    found.append(Finding(kind, severity, tuple(os.path.relpath(f, data.root) for f in files), what, remedy, fix))
 
 _TYPES, _SUFFIX = Image.registered_extensions(), dict(JPEG='.jpg', MPO='.jpg', TIFF='.tif')
 
 def _open(data, file, look):
     "The decoded image; None and a finding where there is none."
     try: im = open_image(file)
-    except SegError as e: return _add(look, data, 'unreadable', 'error', [file], str(e).removeprefix(f'{file} ').partition(';')[0], "replace the file, or remove the pair", ('quarantine', file.stem))
+    except SegError as e: return _add(look.findings, data, 'unreadable', 'error', [file], str(e).removeprefix(f'{file} ').partition(';')[0], "replace the file, or remove the pair", ('quarantine', file.stem))
     named = _TYPES.get(file.suffix.lower())
     if named != im.format and (named, im.format) != ('JPEG', 'MPO'):
-        _add(look, data, 'file type', 'warning', [file], f"holds {im.format} data although it is called {file.suffix}", "harmless here, other programs may stumble: rename it",
+        _add(look.findings, data, 'file type', 'warning', [file], f"holds {im.format} data although it is called {file.suffix}", "harmless here, other programs may stumble: rename it",
                                                              ('rename', *(os.path.relpath(f, data.root) for f in (file, file.with_suffix(_SUFFIX.get(im.format, f'.{im.format}'.lower()))))))
     return im
 
@@ -239,6 +243,7 @@ def _judge_mask(data, pair, im, look):
     meant = index_values(im, labels, data.decoder, counts)
     try: values = a if meant is not None else mask_values(im, labels, data.decoder)
     except SegError as e: return _misread(data, pair, im, str(e), look)
+    if meant is None and not -1 <= values.min() <= values.max() < 1 << 16: return _misread(data, pair, im, _unknown(data, pair), look)
     h = np.bincount(values.ravel() + 1) if meant is None else np.bincount(meant + 1, counts).astype(int)
     bad, h = h[0], h[1:]
     rows = values[::step] if meant is None else meant[a[::step]]
@@ -249,15 +254,15 @@ def _judge_mask(data, pair, im, look):
     ramp = im.format == 'JPEG' or bad and _many_colors(a) or (len(wrong) or not labels.values) and softness(rows) > SOFT
     if ramp:
         how = 'was compressed as JPEG' if im.format == 'JPEG' else 'was scaled with interpolation or compressed as JPEG'
-        _add(look, data, 'invented values', 'error' if bad or len(wrong) else 'warning', pair, f"the mask {how}, which puts values between two labels along their edge" + (f"; {len(wrong)} of them are not in the table" if len(wrong) else ''),
+        _add(look.findings, data, 'invented values', 'error' if bad or len(wrong) else 'warning', pair, f"the mask {how}, which puts values between two labels along their edge" + (f"; {len(wrong)} of them are not in the table" if len(wrong) else ''),
              "export it again as PNG; scale masks with nearest neighbour only", ('quarantine', pair.name))
     elif bad or len(wrong): _misread(data, pair, im, _unknown(data, pair), look)
     elif labels.n_classes > 1 and IGNORE in labels.void and set(np.flatnonzero(h)) == {0, IGNORE}:
-        _add(look, data, 'other decoder', 'warning', pair, f"the mask holds 0 and 255 only: as it stands, {h[IGNORE]:,} pixels of 255 are void", "if 255 is a label here, convert the mask to its number; else ignore this")
+        _add(look.findings, data, 'other decoder', 'warning', pair, f"the mask holds 0 and 255 only: as it stands, {h[IGNORE]:,} pixels of 255 are void", "if 255 is a label here, convert the mask to its number; else ignore this")
     elif np.count_nonzero(look.counts[:labels.n_classes]) < 2 <= labels.n_classes:
         only = [c for c, n in zip(labels.codes, look.counts) if n]
-        _add(look, data, 'one label', 'warning', pair, f"the mask is all {only[0] if only else 'void'}", "look at it; a picture with one label teaches little, and a mask drawn to the wrong file looks just so", ('quarantine', pair.name))
-    if im.mode == 'P' and data.decoder == 'value' and not len(wrong) and (said := _painted_otherwise(im, labels, h)): _add(look, data, 'other decoder', 'warning', pair, said, "decide which is meant; decoder='color' reads the colours")
+        _add(look.findings, data, 'one label', 'warning', pair, f"the mask is all {only[0] if only else 'void'}", "look at it; a picture with one label teaches little, and a mask drawn to the wrong file looks just so", ('quarantine', pair.name))
+    if im.mode == 'P' and data.decoder == 'value' and not len(wrong) and (said := _painted_otherwise(im, labels, h)): _add(look.findings, data, 'other decoder', 'warning', pair, said, "decide which is meant; decoder='color' reads the colours")
     return values
 
 def _many_colors(a): return len(np.unique(a.reshape(-1, a.shape[-1])[::7], axis=0)) > 64 if a.ndim == 3 else False
@@ -271,11 +276,11 @@ def _misread(data, pair, im, what, look):
     "A mask the present decoder cannot read: does another fit?"
     ways = other_readings(im, data.labels)
     what, _, remedy = what.partition('; ')
-    if not ways: return _add(look, data, 'unknown value', 'error', pair, what, remedy, ('quarantine', pair.name))
+    if not ways: return _add(look.findings, data, 'unknown value', 'error', pair, what, remedy, ('quarantine', pair.name))
     number = ways[0][0] == '/'
     fits = f"its numbers divided by {ways[0][1:]} fit" if number else f"decoder '{ways[0]}' fits"
     remedy = '' if number else f"if all masks are so, read the data set with decoder='{ways[0]}'; else "
-    _add(look, data, 'other decoder', 'error', pair, f"{what}, but {fits}", remedy + "re-encode it with `seg_fix`", ('decode', os.path.relpath(pair.mask, data.root), ways[0]))
+    _add(look.findings, data, 'other decoder', 'error', pair, f"{what}, but {fits}", remedy + "re-encode it with `seg_fix`", ('decode', os.path.relpath(pair.mask, data.root), ways[0]))
 
 def _painted_otherwise(im, labels, h):
     "Says so where a palette paints each of its values in the colour of another label."
@@ -290,7 +295,7 @@ def _judge_picture(data, pair, im, mask, look):
     f = max(1, im.width//64), max(1, im.height//64)
     small = im.reduce(f)
     a = np.asarray(small)
-    if np.asarray(small.convert('L')).std() < 3: return _add(look, data, 'one colour', 'warning', [pair.image], "the picture is nearly one colour", "look at it: a black or white frame teaches nothing", ('quarantine', pair.name))
+    if np.asarray(small.convert('L')).std() < 3: return _add(look.findings, data, 'one colour', 'warning', [pair.image], "the picture is nearly one colour", "look at it: a black or white frame teaches nothing", ('quarantine', pair.name))
     look.print = np.where(np.diff(np.asarray(small.convert('L').resize((17, 16), Image.Resampling.BOX), np.int16)) > 0, 1, -1).astype(np.int8).ravel()
     look.tint = np.asarray(small.resize((8, 8), Image.Resampling.BOX), np.int16)
     if mask is None or mask.ndim != 2: return
@@ -298,7 +303,7 @@ def _judge_picture(data, pair, im, mask, look):
     h, w = min(len(a), len(m)), min(a.shape[1], m.shape[1])
     look.misfit = misfit(edge_map(a[:h, :w]), m[:h, :w])
 
-# %% ../nbs/04_check.ipynb #58d0230d
+# %% ../nbs/04_check.ipynb #2f7c4bc0
 RARE = 3  # pictures; a label in fewer is hardly learnt
 
 def across_split(data, looks, valid=0.2, seed=0, names=None):
@@ -318,26 +323,26 @@ def across_split(data, looks, valid=0.2, seed=0, names=None):
             if np.abs(diff - np.median(diff)).mean() >= 6: continue
             a, b = data.pairs[i].image, data.pairs[train[k]].image
             exact = not diff.any() and np.array_equal(np.asarray(read_image(a)), np.asarray(read_image(b)))
-            _add(Look(out, None), data, 'duplicate' if exact else 'near duplicate', 'warning', [a, b], f"validation shows {'the same picture as' if exact else 'nearly the same picture as'} training",
+            _add(out, data, 'duplicate' if exact else 'near duplicate', 'warning', [a, b], f"validation shows {'the same picture as' if exact else 'nearly the same picture as'} training",
                  "keep one of them, or put both on one side", ('quarantine', a.stem))
             break
     return out
 
 def over_all(data, looks):
     "Findings that take the whole set to see: labels that are rare, pairs that fit badly."
-    out, n = Look([], None), sum(np.stack([l.counts > 0 for l in looks])) if looks else np.zeros(256)
-    if looks and not n[:data.labels.n_classes].any() and all(l.counts.any() for l in looks): out.findings.append(Finding('only void', 'error', (), "every pixel is void", "there is nothing to learn; check the table's void values"))
+    out, n = [], sum((l.counts > 0 for l in looks), np.zeros(256, int))
+    if n.any() and not n[:data.labels.n_classes].any(): out.append(Finding('only void', 'error', (), "every pixel is void", "there is nothing to learn; check the table's void values"))
     for c, k in zip(data.labels.codes, n):
-        if k < min(RARE, len(looks)): out.findings.append(Finding('rare label', 'warning', (), f"{c} appears in {f'only {k} of' if k else 'none of the'} {len(looks)} masks", "add pictures that show it, or take it out of the table"))
+        if k < min(RARE, len(looks)): out.append(Finding('rare label', 'warning', (), f"{c} appears in {f'only {k} of' if k else 'none of the'} {len(looks)} masks", "add pictures that show it, or take it out of the table"))
     limit = misfit_limit([l.misfit[0] for l in looks if l.misfit])
     for pair, l in zip(data.pairs, looks):
         if not l.misfit or l.misfit[0] <= (limit if l.misfit[1] == 'shifted' else 0.7*limit): continue  # chance has thousands of shifts to choose from, and three mirrors
         gap, how, dy, dx = l.misfit
         shift = f" (moved by {dy:+} % of the height downwards and {dx:+} % of the width to the right)" if how == 'shifted' else ''
         _add(out, data, f'{how} mask', 'warning', pair, f"the mask's edges meet the picture's far better when it is {how}{shift}: their correlation rises by {gap:.2f}", "look at it; was one of the two flipped, cropped or rotated?", ('quarantine', pair.name))
-    return out.findings
+    return out
 
-# %% ../nbs/04_check.ipynb #547776e9
+# %% ../nbs/04_check.ipynb #9f0130e0
 @dataclass
 class Report:
     "What there is to say about a data set. Shown as a table in a notebook."
@@ -382,7 +387,7 @@ def check_dataset(
     root = data.root if isinstance(data, SegData) else Path(data)
     if not isinstance(data, SegData):
         try: data = find_pairs(root, strict=False, **options)
-        except SegError as e: return Report(root, None, [Finding('no data set', 'error', (), str(e), "see above")], [])
+        except (SegError, OSError, UnicodeDecodeError) as e: return Report(root, None, [Finding('no data set', 'error', (), str(e), "see above")], [])
     looks, n = [], len(data)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for look in pool.map(lambda i: look_at(data, i), range(n)):

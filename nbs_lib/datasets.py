@@ -174,20 +174,19 @@ def read_faces(root):
     pairs, lone = join_pairs([p for p in files if p not in set(masks)], masks, '_seg', group=lambda s: s)
     return SegData(root, 'faces', FACES, pairs, 'value', lone)
 
-# %% ../nbs/02_datasets.ipynb #d46cf651
+# %% ../nbs/02_datasets.ipynb #b75bb0fb
 def read_solo(root):
     "Unity SOLO: `sequence.N/stepN.frame_data.json` names the files and the colours; value 0 is `empty`, the rest in the order of first appearance."
     frames = sorted(root.glob('*/*.frame_data.json')) or sorted(root.glob('*.frame_data.json'))
     if not frames: return
     pairs, colors = [], {}
     for f in frames:
-        for capture in read_json(f, 'restore it').get('captures', []):
-            for a in capture.get('annotations', []):
-                if 'SemanticSegmentation' not in a.get('@type', ''): continue
-                pairs.append(Pair(f.parent/capture['filename'], f.parent/a['filename'], group=f.parent.name))
-                for i in a.get('instances', []):
-                    color = tuple(i['pixelValue'][:3])
-                    if colors.setdefault(i['labelName'], color) != color: raise SegError(f"{f} paints {i['labelName']} in {color}, an earlier frame in {colors[i['labelName']]}; give one colour to each label")
+        try: found = [(f.parent/c['filename'], f.parent/a['filename'], [(i['labelName'], tuple(i['pixelValue'][:3])) for i in a.get('instances', [])])
+                      for c in read_json(f, 'restore it').get('captures', []) for a in c.get('annotations', []) if 'SemanticSegmentation' in a.get('@type', '')]
+        except (KeyError, TypeError, AttributeError) as e: raise SegError(f"{f} is not a frame of Unity SOLO ({type(e).__name__}: {e}); restore it") from None
+        pairs += [Pair(image, mask, group=f.parent.name) for image, mask, _ in found]
+        for name, color in (o for *_, instances in found for o in instances):
+            if colors.setdefault(name, color) != color: raise SegError(f"{f} paints {name} in {color}, an earlier frame in {colors[name]}; give one colour to each label")
     note = f"RGBA masks, the colours of {len(colors)} labels named by frame_data.json"
     return SegData(root, 'solo', LabelSet((EMPTY, *colors), ((0, 0, 0), *colors.values())), tuple(pairs), 'color', note=note)
 
