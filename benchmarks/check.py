@@ -1,4 +1,4 @@
-"""What checking a data set costs: `python benchmarks/check.py [pairs] [size]`, against decoding alone and against np.unique a file"""
+"""What checking a data set costs: `python benchmarks/check.py [pairs] [size]`, in turns with decoding alone and with np.unique a mask"""
 
 import os
 import platform
@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,31 +33,34 @@ def draw(root: Path, i: int, size: int) -> None:
 def decode(path: Path) -> None: Image.open(path).load()
 
 
-def timed(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def main(pairs: int = 5000, size: int = 512, parts: int = 10) -> None:
+    cores, rows = len(os.sched_getaffinity(0)), {}
 
+    def timed(name: str, work) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        rows[name] = [a + b for a, b in zip(rows.get(name, (0, 0)), (time.perf_counter() - wall, time.process_time() - cpu))]
 
-def main(pairs: int = 5000, size: int = 512) -> None:
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as d:
         root = Path(d)
         for part in ("screenshots", "labels"): (root / part).mkdir()
         write_labels(ROOM_LABELS, root / "labels.csv")
         with ProcessPoolExecutor(cores) as pool: list(pool.map(draw, [root] * pairs, range(pairs), [size] * pairs, chunksize=50))
         data = find_pairs(root)
-        masks, images = [p.mask for p in data.pairs], [p.image for p in data.pairs]
+        for p in data.pairs: p.mask.read_bytes(), p.image.read_bytes()  # all from the page cache
         print(f"{pairs} pairs of {size} px, {cores} cores, Python {platform.python_version()}, numpy {np.__version__}, Pillow {PIL.__version__}, load before {os.getloadavg()[0]:.1f}")
         with ThreadPoolExecutor(cores) as pool:
-            for f in masks + images: f.read_bytes()  # all from the page cache
-            rows = {"decode masks, threads": timed(lambda: list(pool.map(decode, masks))),
-                    "decode pictures and masks, threads": timed(lambda: list(pool.map(decode, masks + images))),
-                    "check_dataset, everything": timed(lambda: check_dataset(data)),
-                    "the original's way, np.unique a mask": timed(lambda: [np.unique(np.asarray(Image.open(f))) for f in masks]),
-                    "decode pictures and masks, again": timed(lambda: list(pool.map(decode, masks + images)))}
-        base = (rows["decode pictures and masks, threads"] + rows["decode pictures and masks, again"]) / 2
-        for name, s in rows.items(): print(f"{name:40}{s:8.1f} s{1000 * s / pairs:8.2f} ms a pair{s / base:8.2f} × decoding")
+            for k in range(parts):  # in turns, so that what else the machine does weighs on all alike
+                part = replace(data, pairs=data.pairs[k * pairs // parts:(k + 1) * pairs // parts])
+                masks, images = [p.mask for p in part.pairs], [p.image for p in part.pairs]
+                timed("decode masks, threads", lambda: list(pool.map(decode, masks)))
+                timed("decode pictures and masks, threads", lambda: list(pool.map(decode, masks + images)))
+                timed("check_dataset on the same", lambda: check_dataset(part))
+                timed("the original's way: np.unique, a mask at a time", lambda: [np.unique(np.asarray(Image.open(f))) for f in masks])
+        timed("check_dataset on all at once", lambda: check_dataset(data))
+    wall, cpu = rows["decode pictures and masks, threads"]
+    print(f"{'':48}   wall      a pair           cpu")
+    for name, (w, c) in rows.items(): print(f"{name:48}{w:7.1f} s{1000 * w / pairs:8.2f} ms{w / wall:6.2f} ×{c:8.1f} s{c / cpu:6.2f} ×")
 
 
 if __name__ == "__main__": main(*map(int, sys.argv[1:]))
