@@ -1,5 +1,5 @@
 """Label debugging on whole folders: every planted fault is found, nothing is invented, odd data sets are read and trained on by one call."""
-import json, shutil
+import hashlib, json, shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from PIL import Image, ImageEnhance
 from nbs_lib.check import check_dataset
 from nbs_lib.core import SegError
 from nbs_lib.datasets import find_pairs, split_pairs
+from nbs_lib.fix import seg_fix
 from nbs_lib.labels import ROOM_LABELS
 
 SHARED = Path(__file__).parent.parent.parent/'shared/data'
@@ -139,6 +140,19 @@ def test_exit_status_and_report(clean, tmp_path):
     done = run_command('seg_check', root, '--report', tmp_path/'r')
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
     assert json.loads((tmp_path/'r/report.json').read_text())['errors'] == 1 and 'data:image/jpeg;base64,' in (tmp_path/'r/report.html').read_text()
+
+
+def test_mending_a_folder_and_taking_it_back(clean, tmp_path):
+    root = Path(shutil.copytree(clean, tmp_path/'x'))
+    plant(root, len(ALL))
+    digest = lambda: {p.relative_to(root): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob('*') if p.is_file() and '.seg_fix' not in p.parts}
+    before = digest()
+    seg_fix(str(root))
+    assert digest() == before
+    seg_fix(str(root), apply=True, quarantine='errors')
+    assert not check_dataset(root).errors and len(find_pairs(root)) > 45
+    seg_fix(str(root), undo=True)
+    assert digest() == before
 
 
 ODD = dict(unity_solo=('solo', 'color', 5, ()), carla_red_channel=('plain', 'red', 13, ()), zero_255=('plain', 'value', 2, (0, 255)),
