@@ -109,7 +109,7 @@ def plain_model(model):
     if isinstance(getattr(model, 'layers', [None])[-1], ToTensorBase): model.layers[-1] = nn.Identity()
     return model.eval()
 
-# %% ../nbs/07_learner.ipynb #a87ad48e
+# %% ../nbs/07_learner.ipynb #07ff6838
 def seg_learner(
     dls,              # From `seg_dataloaders`
     arch='resnet34',  # Name of the encoder
@@ -122,7 +122,7 @@ def seg_learner(
     device = dls.device.type if isinstance(dls.device, torch.device) else str(dls.device)
     if bf16 is None: bf16 = bf16_gain(device) > 1.1
     try:
-        learn = unet_learner(dls, encoder(arch), n_out=dls.labels.n_classes, pretrained=pretrained, metrics=seg_metrics(dls.labels), path=path,
+        learn = unet_learner(dls, encoder(arch), n_out=dls.labels.n_classes, pretrained=pretrained, metrics=seg_metrics(dls.labels), path=path, model_dir='.',
                              loss_func=CrossEntropyLossFlat(axis=1, ignore_index=IGNORE), cbs=[ChannelsLast(), GradientClip(1.), *([Autocast()] if bf16 else []), *cbs])
     except OSError as e:
         if not pretrained: raise
