@@ -129,7 +129,7 @@ def softness(
     changes = np.count_nonzero(a[:, 1:] != a[:, :-1])
     return np.count_nonzero((l < c) & (c < r) | (l > c) & (c > r))/changes if changes > 20 else 0.
 
-# %% ../nbs/04_check.ipynb #2c71ee9d
+# %% ../nbs/04_check.ipynb #7067f362
 FITTING = 0.35  # correlation that no shifted mask of the five data sets we measured on reaches (99 %), and most pairs do
 
 def edge_map(
@@ -168,19 +168,19 @@ def misfit(
     here, *mirrored = (around @ np.stack([o[1:-1, 1:-1].ravel() for o in turned], 1)).max(0)/scale
     best = int(np.argmax(mirrored))
     if mirrored[best] > here + 0.05:
-        (y, x), c = _peak(e, turned[best+1])
-        if max(abs(y), abs(x)) < 2 and c > 5: return float(mirrored[best] - here), 'mirrored', 0, 0
+        (y, x), sharp, _ = _peak(e, turned[best+1])
+        if max(abs(y), abs(x)) < 2 and sharp > 5: return float(mirrored[best] - here), 'mirrored', 0, 0
     if here < FITTING:
-        (y, x), c = _peak(e, b)
-        if c > 7: return max(0., float((np.roll(e, (-y, -x), (0, 1))*b).sum()/scale - here)), 'shifted', round(100*y/len(e)), round(100*x/e.shape[1])
+        (y, x), sharp, rise = _peak(e, b)
+        if rise > 0 and sharp > 7: return float(rise/scale), 'shifted', round(100*y/len(e)), round(100*x/e.shape[1])
     return 0., '', 0, 0
 
 def _peak(e, b):
-    "Where boundaries `b` fit edges `e` best, as (dy, dx), and how far that sharp peak stands out, in standard deviations."
+    "Where boundaries `b` fit edges `e` best, as (dy, dx); how far that sharp peak stands out, in standard deviations; how much better it is than staying here, give or take one pixel."
     c = np.fft.irfft2(np.fft.rfft2(e)*np.conj(np.fft.rfft2(b)), e.shape)
     sharp = c - sum(np.roll(c, (y, x), (0, 1)) for y in (-3, 0, 3) for x in (-3, 0, 3))/9
     at = np.unravel_index(c.argmax(), c.shape)
-    return tuple(int(i - n if i > n//2 else i) for i, n in zip(at, c.shape)), sharp[at]/sharp.std()
+    return tuple(int(i - n if i > n//2 else i) for i, n in zip(at, c.shape)), sharp[at]/sharp.std(), c[at] - max(c[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1))
 
 # %% ../nbs/04_check.ipynb #77a715b7
 def misfit_limit(
@@ -190,7 +190,7 @@ def misfit_limit(
     gaps = sorted(gaps) or [0.]
     return 0.1 if gaps[len(gaps)//2] > 0.1 else max(0.1, 3*gaps[int(0.85*len(gaps))])
 
-# %% ../nbs/04_check.ipynb #bbf45532
+# %% ../nbs/04_check.ipynb #5183c337
 @dataclass
 class Look:
     "What one pair looks like."
@@ -236,22 +236,27 @@ def _open(data, file, look):
                                                              ('rename', *(os.path.relpath(f, data.root) for f in (file, file.with_suffix(_SUFFIX.get(im.format, f'.{im.format}'.lower()))))))
     return im
 
+def _reduced(size): return tuple(max(1, n//64) for n in size)
+
 def _judge_mask(data, pair, im, look):
-    "Count, compare with the table; the mask as an array of comparable numbers, None where it cannot be read."
-    labels, a = data.labels, np.asarray(im)
-    step, counts = max(1, len(a)//128), im.histogram() if im.mode in 'LP' else None
+    "Count, compare with the table; a reduced mask of comparable numbers, None where it cannot be read."
+    labels, step, f = data.labels, max(1, im.height//64), _reduced(im.size)
+    counts = im.histogram() if im.mode in 'LP' else None
     meant = index_values(im, labels, data.decoder, counts)
-    try: values = a if meant is not None else mask_values(im, labels, data.decoder)
-    except SegError as e: return _misread(data, pair, im, str(e), look)
-    if meant is None and not -1 <= values.min() <= values.max() < 1 << 16: return _misread(data, pair, im, _unknown(data, pair), look)
-    h = np.bincount(values.ravel() + 1) if meant is None else np.bincount(meant + 1, counts).astype(int)
+    if meant is not None:  # the whole picture never leaves Pillow
+        sample = lambda w, h: np.asarray(im.resize((w, h), Image.Resampling.NEAREST))
+        h, rows, small = np.bincount(meant + 1, counts).astype(int), meant.astype(np.int16).take(sample(im.width, -(-im.height//step))), sample(*(-(-n//k) for n, k in zip(im.size, f)))
+    else:
+        try: values = mask_values(im, labels, data.decoder)
+        except SegError as e: return _misread(data, pair, im, str(e), look)
+        if not -1 <= values.min() <= values.max() < 1 << 16: return _misread(data, pair, im, _unknown(data, pair), look)
+        h, rows, small = np.bincount(values.ravel() + 1), values[::step], values[f[1]//2::f[1], f[0]//2::f[0]]
     bad, h = h[0], h[1:]
-    rows = values[::step] if meant is None else meant[a[::step]]
     known, table = np.zeros(len(h), bool), final_values(labels)
     known[[v for v in (*labels.stored, *labels.void) if v < len(h)]] = True
     np.add.at(look.counts, table[np.flatnonzero(known)], h[known])
     wrong = np.flatnonzero(~known & (h > 0))
-    ramp = im.format == 'JPEG' or bad and _many_colors(a) or (len(wrong) or not labels.values) and softness(rows) > SOFT
+    ramp = im.format == 'JPEG' or bad and _many_colors(np.asarray(im)) or (len(wrong) or not labels.values) and softness(rows) > SOFT
     if ramp:
         how = 'was compressed as JPEG' if im.format == 'JPEG' else 'was scaled with interpolation or compressed as JPEG'
         _add(look.findings, data, 'invented values', 'error' if bad or len(wrong) else 'warning', pair, f"the mask {how}, which puts values between two labels along their edge" + (f"; {len(wrong)} of them are not in the table" if len(wrong) else ''),
@@ -263,7 +268,7 @@ def _judge_mask(data, pair, im, look):
         only = [c for c, n in zip(labels.codes, look.counts) if n]
         _add(look.findings, data, 'one label', 'warning', pair, f"the mask is all {only[0] if only else 'void'}", "look at it; a picture with one label teaches little, and a mask drawn to the wrong file looks just so", ('quarantine', pair.name))
     if im.mode == 'P' and data.decoder == 'value' and not len(wrong) and (said := _painted_otherwise(im, labels, h)): _add(look.findings, data, 'other decoder', 'warning', pair, said, "decide which is meant; decoder='color' reads the colours")
-    return values
+    return small
 
 def _many_colors(a): return len(np.unique(a.reshape(-1, a.shape[-1])[::7], axis=0)) > 64 if a.ndim == 3 else False
 
@@ -292,18 +297,16 @@ def _painted_otherwise(im, labels, h):
         return f"value {odd[0][0]} ({labels.codes[odd[0][0]]}) is painted in the colour of {labels.codes[odd[0][1]]}: the palette and the numbers disagree"
 
 def _judge_picture(data, pair, im, mask, look):
-    f = max(1, im.width//64), max(1, im.height//64)
-    small = im.reduce(f)
-    a = np.asarray(small)
-    if np.asarray(small.convert('L')).std() < 3: return _add(look.findings, data, 'one colour', 'warning', [pair.image], "the picture is nearly one colour", "look at it: a black or white frame teaches nothing", ('quarantine', pair.name))
-    look.print = np.where(np.diff(np.asarray(small.convert('L').resize((17, 16), Image.Resampling.BOX), np.int16)) > 0, 1, -1).astype(np.int8).ravel()
+    small = im.reduce(_reduced(im.size))
+    a, grey = np.asarray(small), small.convert('L')
+    if np.asarray(grey).std() < 3: return _add(look.findings, data, 'one colour', 'warning', [pair.image], "the picture is nearly one colour", "look at it: a black or white frame teaches nothing", ('quarantine', pair.name))
+    look.print = np.where(np.diff(np.asarray(grey.resize((17, 16), Image.Resampling.BOX), np.int16)) > 0, 1, -1).astype(np.int8).ravel()
     look.tint = np.asarray(small.resize((8, 8), Image.Resampling.BOX), np.int16)
-    if mask is None or mask.ndim != 2: return
-    m = mask[f[1]//2::f[1], f[0]//2::f[0]]
-    h, w = min(len(a), len(m)), min(a.shape[1], m.shape[1])
-    look.misfit = misfit(edge_map(a[:h, :w]), m[:h, :w])
+    if mask is None: return
+    h, w = min(len(a), len(mask)), min(a.shape[1], mask.shape[1])
+    look.misfit = misfit(edge_map(a[:h, :w]), mask[:h, :w])
 
-# %% ../nbs/04_check.ipynb #2f7c4bc0
+# %% ../nbs/04_check.ipynb #8ed347c1
 RARE = 3  # pictures; a label in fewer is hardly learnt
 
 def across_split(data, looks, valid=0.2, seed=0, names=None):
@@ -316,16 +319,18 @@ def across_split(data, looks, valid=0.2, seed=0, names=None):
     train, held_out = ([i for i in side if looks[i].print is not None] for side in (train, held_out))
     if not train or not held_out: return out
     prints = np.stack([looks[i].print for i in train]).astype(np.float32)
-    for i in held_out:
-        near = prints @ looks[i].print.astype(np.float32)
-        for k in np.flatnonzero(near >= 0.8*256)[np.argsort(-near[near >= 0.8*256], kind='stable')][:3]:
-            diff = looks[i].tint - looks[train[k]].tint
-            if np.abs(diff - np.median(diff)).mean() >= 6: continue
-            a, b = data.pairs[i].image, data.pairs[train[k]].image
+    for start in range(0, len(held_out), 256):
+        part = held_out[start:start+256]
+        alike = np.stack([looks[i].print for i in part]).astype(np.float32) @ prints.T
+        for i, near in ((part[r], alike[r]) for r in np.flatnonzero(alike.max(1) >= 0.8*256)):
+            likely = [train[k] for k in np.argsort(-near, kind='stable')[:3] if near[k] >= 0.8*256]
+            diffs = [looks[i].tint - looks[k].tint for k in likely]
+            k, diff = next(((k, d) for k, d in zip(likely, diffs) if np.abs(d - np.median(d)).mean() < 6), (None, None))
+            if k is None: continue
+            a, b = data.pairs[i].image, data.pairs[k].image
             exact = not diff.any() and np.array_equal(np.asarray(read_image(a)), np.asarray(read_image(b)))
             _add(out, data, 'duplicate' if exact else 'near duplicate', 'warning', [a, b], f"validation shows {'the same picture as' if exact else 'nearly the same picture as'} training",
                  "keep one of them, or put both on one side", ('quarantine', a.stem))
-            break
     return out
 
 def over_all(data, looks):
