@@ -223,3 +223,23 @@ def test_rooms_model_on_real_photographs(model):
     assert n == 8 and len(rows) == len(scoring.names) == 12 and matrix.shape == (13, 13) and matrix[12].sum() == 0
     known = sum(np.isin(data.read(i)[1], [data.labels[name] for name in NYUV2_AS_ROOMS]).sum() for i in range(8))
     assert matrix.sum() == known
+
+
+# eight bits
+
+def test_eight_bits_only_where_good_enough(model, rooms, tmp_path):
+    "Written with a manifest that says how it was judged, or not written and said so."
+    weights = model.with_suffix('.safetensors')
+    done = run_command('seg_export', weights, '--out', tmp_path, '--data', rooms)
+    assert done.returncode == 0, done.stderr
+    small, said = tmp_path/'unet_resnet18_32.int8.onnx', done.stdout.splitlines()[-1]
+    assert 'of the pixels of' in said and 'Dice' in said
+    assert sorted(tmp_path.glob('*.int8.*')) == ([] if 'not written' in said else [manifest_path(small), small])
+    if small.exists():
+        judged = json.loads(manifest_path(small).read_text())['judged']
+        assert judged['agreement'] >= 0.99 and judged['dice'][0] - judged['dice'][1] <= 0.005
+        assert Predictor(small).meta['precision'] == 'int8' and small.stat().st_size < model.stat().st_size/3
+
+
+def test_eight_bits_need_held_out_pictures(model, tmp_path):
+    says(run_command('seg_export', model.with_suffix('.safetensors'), '--out', tmp_path, '--data', tmp_path/'nowhere'), 1, 'nowhere')
