@@ -10,9 +10,12 @@ import base64
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, AsyncIterator
@@ -31,7 +34,7 @@ from model_server.limits import Refusal, Settings
 from model_server.palettes import COOKIE, paint
 from model_server.protocol import (MEDIA, ColorsSet, Error, Fit, Format, Greeting, Health, ImageText, Labelled, LabelPosition,
                                    ModelCard, PredictImageText, SetLabelColors, TableRow)
-from model_server.service import Service, describe
+from model_server.service import LOOK, Service, describe
 from model_server.stream import Latest, answers, with_mask
 from model_server.telemetry import LOG, log
 from nbs_lib.core import SegError, seg_command
@@ -288,8 +291,19 @@ def worker_app() -> FastAPI:
     "The application in a worker process, from what `seg_serve` wrote into the environment."
     listen()
     given = json.loads(os.environ[ENVIRONMENT])
+    end_with(given.pop("parent"))
     settings = Settings(**given.pop("settings") | dict(origins=tuple(given.pop("origins"))))
     return make_app(settings=settings, **given)
+
+
+def end_with(parent: int) -> None:
+    "End this process when the one that started it is gone, killed for instance: a worker left behind would keep the port."
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os.kill(os.getpid(), signal.SIGTERM)
+    if os.getpid() != parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def listen() -> None:
@@ -343,7 +357,7 @@ def seg_serve(
     if host not in ("127.0.0.1", "localhost", "::1") and not token:
         print("seg_serve: anybody who reaches this address may use the server; set a token with --token", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="seg_serve-") as runtime:
-        os.environ[ENVIRONMENT] = json.dumps(dict(model=model, settings=settings, origins=[o for o in origins.split(",") if o], runtime=runtime, provider=provider, threads=threads))
+        os.environ[ENVIRONMENT] = json.dumps(dict(model=model, settings=settings, origins=[o for o in origins.split(",") if o], runtime=runtime, provider=provider, threads=threads, parent=os.getpid()))
         if workers > 1:
             del predictor
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = runtime

@@ -567,11 +567,14 @@ def serving(model, *args, **env):
         log.close()
 
 
-def test_killed_and_started_again(model):
-    with serving(model) as (url, process, _):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_and_started_again(model, workers):
+    with serving(model, "--workers", workers) as (url, process, _):
         process.kill()
         process.wait()
         start = time.monotonic()
+        while status_of(f"{url}/health/live").status_code == 200:  # workers see that nobody leads them
+            time.sleep(0.05)
         port = url.rsplit(":", 1)[1]
         again = subprocess.Popen([sys.executable, "-m", "model_server.app", "--model", model, "--port", port], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
