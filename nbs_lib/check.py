@@ -190,7 +190,7 @@ def misfit_limit(
     gaps = sorted(gaps) or [0.]
     return 0.1 if gaps[len(gaps)//2] > 0.1 else max(0.1, 3*gaps[int(0.85*len(gaps))])
 
-# %% ../nbs/04_check.ipynb #5183c337
+# %% ../nbs/04_check.ipynb #37661498
 @dataclass
 class Look:
     "What one pair looks like."
@@ -236,11 +236,17 @@ def _open(data, file, look):
                                                              ('rename', *(os.path.relpath(f, data.root) for f in (file, file.with_suffix(_SUFFIX.get(im.format, f'.{im.format}'.lower()))))))
     return im
 
-def _reduced(size): return tuple(max(1, n//64) for n in size)
+def _factors(size): return tuple(max(1, n//64) for n in size)
+
+def _reduce(im):
+    "The picture at 64 to 127 pixels; of large ones, 16 pixels go into each."
+    f = _factors(im.size)
+    if min(f) < 5: return im.reduce(f)
+    return im.resize(tuple(-(-n//k)*4 for n, k in zip(im.size, f)), Image.Resampling.NEAREST).reduce(4)
 
 def _judge_mask(data, pair, im, look):
     "Count, compare with the table; a reduced mask of comparable numbers, None where it cannot be read."
-    labels, step, f = data.labels, max(1, im.height//64), _reduced(im.size)
+    labels, step, f = data.labels, max(1, im.height//64), _factors(im.size)
     counts = im.histogram() if im.mode in 'LP' else None
     meant = index_values(im, labels, data.decoder, counts)
     if meant is not None:  # the whole picture never leaves Pillow
@@ -297,7 +303,7 @@ def _painted_otherwise(im, labels, h):
         return f"value {odd[0][0]} ({labels.codes[odd[0][0]]}) is painted in the colour of {labels.codes[odd[0][1]]}: the palette and the numbers disagree"
 
 def _judge_picture(data, pair, im, mask, look):
-    small = im.reduce(_reduced(im.size))
+    small = _reduce(im)
     a, grey = np.asarray(small), small.convert('L')
     if np.asarray(grey).std() < 3: return _add(look.findings, data, 'one colour', 'warning', [pair.image], "the picture is nearly one colour", "look at it: a black or white frame teaches nothing", ('quarantine', pair.name))
     look.print = np.where(np.diff(np.asarray(grey.resize((17, 16), Image.Resampling.BOX), np.int16)) > 0, 1, -1).astype(np.int8).ravel()
