@@ -175,3 +175,22 @@ def test_page_is_served_with_a_policy(model):
     with app_client(model) as client:
         answer = client.get("/demo")
         assert answer.headers["content-type"].startswith("text/html") and "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def screenshot(model: str, photo: str, out: str) -> None:
+    "The picture of the page in the README."
+    import base64
+    import io
+    with listening(model) as url, browser(1000, 900) as page:
+        page.open(f"{url}/demo")
+        page.drop(Path(photo).resolve())
+        page.wait("document.querySelectorAll('#legend li').length > 0")
+        time.sleep(0.5)
+        height = page.js("document.documentElement.scrollHeight")
+        png = base64.b64decode(page.do("Page.captureScreenshot", format="png", clip=dict(x=0, y=0, width=1000, height=height, scale=0.8), captureBeyondViewport=True)["data"])
+        Image.open(io.BytesIO(png)).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(out, optimize=True)
+
+
+if __name__ == "__main__":
+    import sys
+    screenshot(*sys.argv[1:])
