@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['OpenImage', 'OpenMask', 'check_size', 'seg_dataloaders', 'batch_images', 'show_batch']
 
-# %% ../nbs/05_dataloaders.ipynb #e7d85b6a
-import os, warnings
-warnings.filterwarnings('ignore', message='.*torch.jit.script.*', category=FutureWarning)  # fastai 2.8 on torch 2.15, at import, nothing of ours
+# %% ../nbs/05_dataloaders.ipynb #7b60536c
+import os
 
 import numpy as np
 import torch
