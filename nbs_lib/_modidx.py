@@ -11,6 +11,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'nbs_lib.check': { 'nbs_lib.check.Finding': ('check.html#finding', 'nbs_lib/check.py'),
                                'nbs_lib.check.Look': ('check.html#look', 'nbs_lib/check.py'),
                                'nbs_lib.check.Report': ('check.html#report', 'nbs_lib/check.py'),
+                               'nbs_lib.check.Report.__repr__': ('check.html#report.__repr__', 'nbs_lib/check.py'),
                                'nbs_lib.check.Report._repr_html_': ('check.html#report._repr_html_', 'nbs_lib/check.py'),
                                'nbs_lib.check.Report.by_kind': ('check.html#report.by_kind', 'nbs_lib/check.py'),
                                'nbs_lib.check.Report.errors': ('check.html#report.errors', 'nbs_lib/check.py'),

@@ -353,8 +353,8 @@ def over_all(data, looks):
         _add(out, data, f'{how} mask', 'warning', pair, f"the mask's edges meet the picture's far better when it is {how}{shift}: their correlation rises by {gap:.2f}", "look at it; was one of the two flipped, cropped or rotated?", ('quarantine', pair.name))
     return out
 
-# %% ../nbs/04_check.ipynb #9f0130e0
-@dataclass
+# %% ../nbs/04_check.ipynb #94bd7890
+@dataclass(repr=False)
 class Report:
     "What there is to say about a data set. Shown as a table in a notebook."
     root: Path
@@ -381,6 +381,8 @@ class Report:
         d = self.data
         return dict(root=str(self.root), layout=d and d.layout, decoder=d and d.decoder, note=d and d.note, pairs=len(d) if d else 0, errors=len(self.errors), warnings=len(self.findings) - len(self.errors),
                     findings=[asdict(f) for f in self.findings], labels=[dict(zip(('label', 'pixels', 'share', 'pictures'), r)) for r in self.labels])
+
+    def __repr__(self): return '\n'.join([self.headline, *(f"{sev}: {kind}, {len(fs)} times, e.g. {fs[0].what}" for (sev, kind), fs in self.by_kind.items())])
 
     def _repr_html_(self):
         rows = ''.join(f"<tr><td>{sev}<td>{escape(kind)}<td>{len(fs)}<td>{escape(', '.join(fs[0].files[:1]))}<td>{escape(fs[0].what)}<td>{escape(fs[0].remedy)}" for (sev, kind), fs in self.by_kind.items())

@@ -37,7 +37,7 @@ def set_parameters(
     cell.source = '\n'.join(lines)
     return nb
 
-# %% ../nbs/13_series.ipynb #91f018c7
+# %% ../nbs/13_series.ipynb #17063094
 RUNS = Path('.run')  # stamps of finished runs, and notebooks that failed
 
 class _Watched(NotebookClient):
@@ -73,11 +73,14 @@ def execute(
     return nb
 
 def tidy(nb):
-    "Drop what differs from run to run and says nothing: timestamps, widget state, the kernel's details, stderr."
+    "Drop what differs from run to run and says nothing: timestamps, widget state, the kernel's details, stderr, pictures said twice."
     nb.metadata = {'kernelspec': dict(nb.metadata.kernelspec)}
     for c in nb.cells:
         c.metadata = {k: v for k, v in c.metadata.items() if k == 'tags'}
-        if c.cell_type == 'code': c.outputs = [o for o in c.outputs if not (o.output_type == 'stream' and o.name == 'stderr') and not _is_cleared(o)]
+        if c.cell_type != 'code': continue
+        for o in c.outputs:
+            if 'image/png' in o.get('data', {}): o.data.pop('image/jpeg', None)  # Pillow shows itself as both
+        c.outputs = [o for o in c.outputs if not (o.output_type == 'stream' and o.name == 'stderr') and not _is_cleared(o)]
     return nb
 
 def _is_cleared(o): return o.output_type == 'display_data' and not any(str(v).strip() for v in o.data.values() if v != '<IPython.core.display.HTML object>')
