@@ -98,7 +98,7 @@ def listening(app: FastAPI):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", timeout_keep_alive=600))  # the other one's turn may take long
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -352,15 +352,17 @@ def seg_serve(
     options: dict[str, Any] = dict(host=host, port=port, access_log=False, log_level="warning", server_header=False, ws_max_size=Settings.max_body, ws_max_queue=2,
                                    ws_per_message_deflate=False, limit_concurrency=256, timeout_graceful_shutdown=int(deadline) + 1)
     settings = dict(token=token, waiting=waiting, deadline=deadline)
-    predictor = Predictor(model, provider, threads)  # a bad file is a sentence here, not a worker that dies again and again
-    print(f"{predictor}\nhttp://{host}:{port}, page at http://{host}:{port}/demo, {workers} worker{'s' * (workers > 1)}", flush=True)
-    if host not in ("127.0.0.1", "localhost", "::1") and not token:
-        print("seg_serve: anybody who reaches this address may use the server; set a token with --token", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="seg_serve-") as runtime:
-        os.environ[ENVIRONMENT] = json.dumps(dict(model=model, settings=settings, origins=[o for o in origins.split(",") if o], runtime=runtime, provider=provider, threads=threads, parent=os.getpid()))
-        if workers > 1:
-            del predictor
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = runtime
+        given = dict(model=model, settings=settings, origins=[o for o in origins.split(",") if o], runtime=runtime, provider=provider, threads=threads, parent=os.getpid())
+        os.environ[ENVIRONMENT] = json.dumps(given)
+        app = worker_app()  # with several workers a trial: a bad file is a sentence here, not a worker that dies again and again
+        print(f"{app.state.service.predictor}\nhttp://{host}:{port}, page at http://{host}:{port}/demo, {workers} worker{'s' * (workers > 1)}", flush=True)
+        if host not in ("127.0.0.1", "localhost", "::1") and not token:
+            print("seg_serve: anybody who reaches this address may use the server; set a token with --token", file=sys.stderr)
+        if workers == 1:
+            return uvicorn.run(app, **options)
+        del app
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = runtime
         uvicorn.run("model_server.app:worker_app", factory=True, workers=workers, **options)
 
 
