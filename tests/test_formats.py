@@ -1,0 +1,57 @@
+"""Masks go out in other formats and come back the same; needs the extra `formats`"""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nbs_lib.core import SegError
+from nbs_lib.datasets import find_pairs
+from nbs_lib.formats import export_dataset, import_dataset
+from nbs_lib.labels import ROOM_LABELS, mask_image, write_labels
+
+pytest.importorskip("datumaro", reason="datumaro is not installed: pip install segmentation-learner[formats]")
+
+
+@pytest.fixture
+def rooms(tmp_path):
+    "Three pairs: overlapping boxes, rings with something inside, and noise, with single pixels"
+    root, rng = tmp_path / "rooms", np.random.default_rng(0)
+    for part in ("screenshots", "labels"): (root / part).mkdir(parents=True)
+    write_labels(ROOM_LABELS, root / "labels.csv")
+    masks = np.zeros((3, 48, 64), np.uint8)
+    masks[0, 4:30, 8:40], masks[0, 20:44, 30:60] = 1, 23
+    masks[1, 2:40, 3:50], masks[1, 8:30, 9:40], masks[1, 14:20, 15:30], masks[1, 16:18, 20:25] = 2, 0, 5, 7
+    masks[2] = rng.choice([0, 0, 0, 1, 4, 9], (48, 64))
+    for i, mask in enumerate(masks):
+        mask_image(mask, ROOM_LABELS).save(root / f"labels/{i}.png")
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(root / f"screenshots/{i}.png")
+    return find_pairs(root)
+
+
+def names(data, i): return np.array(data.labels.codes)[data.read(i)[1]]
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "label_me", "cityscapes", "cvat"])
+def test_round_trip_keeps_every_pixel(rooms, tmp_path, format):
+    "Tolerance 0, for CVAT's polygons as well: they are drawn as `outlines` foresees"
+    export_dataset(rooms, format, tmp_path / "out")
+    back = import_dataset(tmp_path / "out", format, tmp_path / "back")
+    assert len(back) == len(rooms)
+    for i, pair in enumerate(rooms.pairs):
+        k = next(k for k, p in enumerate(back.pairs) if p.name.split("_")[-1] == pair.name)
+        np.testing.assert_array_equal(names(back, k), names(rooms, i))
+        if format != "voc": np.testing.assert_array_equal(np.asarray(back.read(k)[0]), np.asarray(rooms.read(i)[0]))  # VOC's pictures are JPEG
+
+
+def test_coco_numbers_its_annotations_through(rooms, tmp_path):
+    export_dataset(rooms, "coco", tmp_path / "out")
+    file, = (tmp_path / "out").rglob("instances_*.json")
+    annotations = json.loads(file.read_text())["annotations"]
+    assert len({a["id"] for a in annotations}) == len(annotations) == 2 + 3 + 3
+    assert annotations[0]["area"] == (rooms.read(0)[1] == annotations[0]["category_id"]).sum()
+
+
+def test_an_unknown_format_is_one_sentence(rooms, tmp_path):
+    with pytest.raises(SegError, match="cannot write 'no such format'"): export_dataset(rooms, "no such format", tmp_path / "out")
