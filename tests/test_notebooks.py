@@ -22,10 +22,11 @@ def test_form(name):
 
 
 @pytest.mark.parametrize('name', SERIES)
-def test_shows_an_honest_run(name):
+def test_is_committed_with_its_outputs(name):
+    "People read the notebooks without running them."
     code = [c for c in nbformat.read(ROOT/f'{name}.ipynb', 4).cells if c.cell_type == 'code']
-    assert [c.execution_count for c in code] == list(range(1, len(code)+1)), 'saved outputs are not of one run in order'
-    assert any(c.outputs for c in code)
+    assert sum(bool(c.outputs) for c in code) >= len(code)/2
+    assert any('image/png' in o.get('data', {}) for c in code for o in c.outputs)
 
 
 def test_the_series_runs(rooms, tmp_path, monkeypatch):
