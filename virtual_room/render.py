@@ -1,6 +1,6 @@
 """The engine's rim: a `Stage` turns rooms and cameras into pictures and exact instance masks with Panda3D's software renderer.
 
-The only module that knows Panda3D. It must not know seeds, files or where rooms come from.
+Only this module and `window` know Panda3D. It must not know seeds, files or where rooms come from.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Stage:
     def __init__(self, size: int) -> None:
         self.size = size
         self.engine = p3.GraphicsEngine()
-        self.pipe = _pipe()
+        self.pipe = software_pipe()
         self.root = p3.NodePath("rooms")
         self.root.setBin("unsorted", 0)  # else equal depths are settled by memory addresses, another way each run
         self.room = self.root.attachNewNode("room")
-        self.colour = self._camera("colour", size * SUPERSAMPLING, _colour_state())
+        self.colour = self._camera("colour", size * SUPERSAMPLING, vertex_colours())
         self.finer = TRUTH_SAMPLING if size * TRUTH_SAMPLING <= LARGEST else 1
         self.truth = self._camera("truth", size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
         self.truth[1].setTagStateKey("instance")
@@ -66,14 +66,8 @@ class Stage:
         "Replace what is on the stage by surfaces that are lit already"
         if len(room.things) > MAX_THINGS: raise SegError(f"a room of {len(room.things)} things is more than {MAX_THINGS}; lower the room settings")
         self.room.removeNode()
-        self.room = self.root.attachNewNode("room")
-        vertices, nodes = _vertices(lit), {}
-        for i, name, tris in lit.runs:
-            if i not in nodes:
-                nodes[i] = p3.GeomNode(str(i))
-                nodes[i].setTag("instance", str(i))
-                self.room.attachNewNode(nodes[i])
-            nodes[i].addGeom(_geom(vertices, tris), _textured(name))
+        self.room = assembled(lit)
+        self.room.reparentTo(self.root)
         codes = ROOM_LABELS.codes
         self.lut[:] = 0
         self.lut[1:len(room.things) + 1] = [codes.index(t.label) for t in room.things]
@@ -104,8 +98,12 @@ class Stage:
         n = SUPERSAMPLING
         fine = self._look(self.colour, camera).astype(np.uint16)
         sums = sum(fine[i::n, j::n] for i in range(n) for j in range(n))
-        curves = [_develop(camera.exposure * b, camera.contrast, 255 * n * n) for b in camera.balance]
-        return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves)], axis=2)
+        return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves(camera, 255 * n * n))], axis=2)
+
+
+def curves(camera: Camera, top: int) -> list[np.ndarray]:
+    "For each channel the table that develops 0..top to 0..255"
+    return [_develop(camera.exposure * b, camera.contrast, top) for b in camera.balance]
 
 
 def _develop(gain: float, contrast: float, top: int) -> np.ndarray:
@@ -117,7 +115,7 @@ def _develop(gain: float, contrast: float, top: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _pipe() -> p3.GraphicsPipe:
+def software_pipe() -> p3.GraphicsPipe:
     "The software renderer, loaded once a process"
     p3.loadPrcFileData("virtual_room", _SETTINGS)
     pipe = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3tinydisplay")
@@ -129,10 +127,10 @@ def _pipe() -> p3.GraphicsPipe:
 
 def driver() -> str:
     "What draws: the same bytes come from the same driver only"
-    return f"Panda3D {p3.PandaSystem.getVersionString()} {_pipe().getInterfaceName()}"
+    return f"Panda3D {p3.PandaSystem.getVersionString()} {software_pipe().getInterfaceName()}"
 
 
-def _colour_state() -> p3.RenderState:
+def vertex_colours() -> p3.RenderState:
     return p3.RenderState.make(p3.ColorAttrib.makeVertex(), p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MSmooth))
 
 
@@ -145,6 +143,18 @@ def _instance_state(i: int) -> p3.RenderState:
                       p3.FogAttrib.makeOff(), p3.TransparencyAttrib.make(p3.TransparencyAttrib.MNone), p3.AntialiasAttrib.make(p3.AntialiasAttrib.MNone)):
         plain.setAttrib(attribute, 100)
     return plain.getState()
+
+
+def assembled(lit: Surfaces) -> p3.NodePath:
+    "A node for the room, and in it one for each thing, tagged with its number"
+    room, vertices, nodes = p3.NodePath("room"), _vertices(lit), {}
+    for i, name, tris in lit.runs:
+        if i not in nodes:
+            nodes[i] = p3.GeomNode(str(i))
+            nodes[i].setTag("instance", str(i))
+            room.attachNewNode(nodes[i])
+        nodes[i].addGeom(_geom(vertices, tris), _textured(name))
+    return room
 
 
 def _vertices(lit: Surfaces) -> p3.GeomVertexData:
