@@ -29,14 +29,14 @@ _SETTINGS = "load-display p3tinydisplay\naux-display\nwindow-type offscreen\naud
 class Stage:
     "Two off-screen buffers that share one scene; `show` puts a room on it, `mask` and `picture` look at it"
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, supersampling: int = SUPERSAMPLING) -> None:
+        self.size, self.supersampling = size, supersampling
         self.engine = p3.GraphicsEngine()
         self.pipe = software_pipe()
         self.root = p3.NodePath("rooms")
         self.root.setBin("unsorted", 0)  # else equal depths are settled by memory addresses, another way each run
         self.room = self.root.attachNewNode("room")
-        self.colour = self._camera("colour", size * SUPERSAMPLING, vertex_colours())
+        self.colour = self._camera("colour", size * supersampling, vertex_colours())
         self.finer = TRUTH_SAMPLING if size * TRUTH_SAMPLING <= LARGEST else 1
         self.truth = self._camera("truth", size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
         self.truth[1].setTagStateKey("instance")
@@ -95,7 +95,7 @@ class Stage:
 
     def picture(self, camera: Camera) -> np.ndarray:
         "The developed picture (H, W, 3) uint8"
-        n = SUPERSAMPLING
+        n = self.supersampling
         fine = self._look(self.colour, camera).astype(np.uint16)
         sums = sum(fine[i::n, j::n] for i in range(n) for j in range(n))
         return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves(camera, 255 * n * n))], axis=2)

@@ -105,7 +105,7 @@ class Walk:
         from virtual_room.render import Stage
         from virtual_room.window import Window
         self.seed, self.config, self.veil, self.help, self.over = seed, config, Veil(), False, False
-        self.window, self.stage = Window(size, "SegmentationLearner: a room to walk through"), Stage(size)
+        self.window, self.stage = Window(size, "SegmentationLearner: a room to walk through"), Stage(size, supersampling=1)
         self.live, self.shown, self.pushed = Live(url, rate), None, set()
         self.spent: list[float] = []
         self.enter(seed)
