@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from virtual_room import furniture as f
-from virtual_room.placement import CEILING, FLOOR, Layout, Wall, edge_distance, walkable
+from virtual_room.placement import CEILING, FLOOR, Layout, Wall, cells, edge_distance, overhang, walkable
 from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, Vec
 from virtual_room.textures import hsv, pick
 
@@ -22,14 +22,24 @@ SEAM = .008  # metres by which neighbouring panels overlap, so that no gap shows
 def make_room(seed: int | list[int], config: RoomConfig = RoomConfig()) -> Room:
     "The room of a seed; the same seed and ranges give the same room"
     rng = np.random.default_rng(seed)
-    w, d, h = (float(rng.uniform(*r)) for r in (config.width, config.depth, config.height))
-    layout = Layout(((0.0, 0.0), (w, 0.0), (w, d), (0.0, d)), h, rng)
+    layout = Layout(_outline(rng, config), float(rng.uniform(*config.height)), rng)
     night = bool(rng.random() < config.night)
     lights = _build(layout, night)
     _furnish(layout, config, f.draw_style(rng))
     lights += _switch_on(layout, night)
-    tone = rng.uniform(.15, .45) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / (w * d)
-    return Room(layout.outline, h, tuple(layout.things), tuple(lights), tuple(tone.tolist()))
+    tone = rng.uniform(.15, .45) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / np.prod(layout.high)
+    return Room(layout.outline, layout.height, tuple(layout.things), tuple(lights), tuple(tone.tolist()))
+
+
+def _outline(rng: Rng, config: RoomConfig) -> tuple:
+    "A rectangle, or one that lacks a corner"
+    w, d = (float(rng.uniform(*r)) for r in (config.width, config.depth))
+    if rng.random() >= config.l_shape or min(w, d) < 3.6: return (0.0, 0.0), (w, 0.0), (w, d), (0.0, d)
+    x, y = (side - float(rng.uniform(*np.clip(np.multiply(side, config.corner), 1.0, side - 2.4))) for side in (w, d))
+    corners = [(0.0, 0.0), (w, 0.0), (w, y), (x, y), (x, d), (0.0, d)]
+    for i, side in enumerate((w, d)):
+        if rng.random() < .5: corners = [tuple(side - v if k == i else v for k, v in enumerate(c)) for c in corners[::-1]]
+    return tuple(corners)
 
 
 def _panel(m: f.Material, x: float, z: float, w: float, h: float) -> Part:
@@ -37,17 +47,19 @@ def _panel(m: f.Material, x: float, z: float, w: float, h: float) -> Part:
     return Part(cells, (w + SEAM, 1, h + SEAM), (x, 0, z), m.colour, m.texture, m.tile)
 
 
-def _flat(m: f.Material, w: float, d: float, up: bool) -> Part:
-    part = _panel(m, 0, 0, w, d)
-    return replace(part, turn=(90 if up else -90, 0, 0))
+def _flat(layout: Layout, label: str, m: f.Material, z: float) -> Thing:
+    "A floor, or a ceiling that looks down, of one panel a rectangle"
+    middle, size = layout.high / 2, layout.high
+    turn = (-90 if z else 90, 0, 0)
+    parts = tuple(replace(_panel(m, 0, 0, x1 - x0, y1 - y0), at=((x0 + x1 - size[0]) / 2, (y0 + y1 - size[1]) / 2, 0), turn=turn) for x0, y0, x1, y1 in cells(layout.outline)[0].tolist())
+    return Thing(Model(label, label.split("_")[1], (*size.tolist(), 0), parts), (*middle.tolist(), z), 0, CEILING if z else FLOOR)
 
 
 def _build(layout: Layout, night: bool) -> list[Light]:
     "Floor, ceiling, walls with their door and windows"
-    rng, (w, d) = layout.rng, layout.outline[2]
+    rng = layout.rng
     floor, ceiling = _floor_material(rng), f.Material(hsv(.1, rng.uniform(0, .05), rng.uniform(.88, 1)), pick(rng, "plaster"), 1.5)
-    layout.add(Thing(Model("building_floor", "floor", (w, d, 0), (_flat(floor, w, d, True),)), (w / 2, d / 2, 0), 0, FLOOR))
-    layout.add(Thing(Model("building_ceiling", "ceiling", (w, d, 0), (_flat(ceiling, w, d, False),)), (w / 2, d / 2, layout.height), 0, CEILING))
+    layout.add(_flat(layout, "building_floor", floor, 0.0)), layout.add(_flat(layout, "building_ceiling", ceiling, layout.height))
     plans = _openings(layout)
     materials = _wall_materials(rng)
     skirting = f.Material(hsv(.1, .03, .95)) if rng.random() < .7 else f.draw_wood(rng)
@@ -75,7 +87,7 @@ def _wall_materials(rng: Rng) -> tuple[f.Material, f.Material]:
 def _openings(layout: Layout) -> list[list[tuple]]:
     "For each wall its holes (kind, s0, s1, z0, z1), from the wall's start"
     rng, plans = layout.rng, [[] for _ in layout.walls]
-    order = rng.permutation(len(layout.walls))
+    order = rng.permutation([i for i, w in enumerate(layout.walls) if w.length > 1.9])
     for n, i in enumerate(order[: 1 + int(rng.integers(1, 3))]):
         length = layout.walls[i].length
         if n == 0:
@@ -208,13 +220,13 @@ def _television(layout: Layout, style: f.Style, bed: int | None) -> int | None:
 
 def _rug(layout: Layout, style: f.Style) -> None:
     "Flat in the middle; furniture may stand on it"
-    rng, (w, d) = layout.rng, layout.outline[2]
+    rng, (x0, y0, x1, y1) = layout.rng, layout.main
     model = f.rug(rng, style)
     turn = float(rng.choice([0, 90])) if rng.random() < .7 else float(rng.uniform(0, 180))
     for _ in range(12):
-        x, y = w / 2 + rng.uniform(-.25, .25) * w, d / 2 + rng.uniform(-.25, .25) * d
+        x, y = x0 + rng.uniform(.25, .75) * (x1 - x0), y0 + rng.uniform(.25, .75) * (y1 - y0)
         rug = Thing(model, (float(x), float(y), 0.0), turn, FLOOR)
-        if edge_distance(rug.footprint, layout.outline).min() > .08:
+        if overhang(rug, layout.outline) < -.08:
             layout.add(rug)
             return
 
@@ -230,11 +242,11 @@ def _on_walls(layout: Layout, config: RoomConfig, style: f.Style, bases: list) -
 
 def _ceiling_lamp(layout: Layout, style: f.Style) -> None:
     "Hangs in the middle; unlabelled"
-    rng, (w, d) = layout.rng, layout.outline[2]
+    rng, (x0, y0, x1, y1) = layout.rng, layout.main
     size, drop = rng.uniform(.25, .45), rng.uniform(.12, .5)
     shade = replace(f.floor_lamp(rng, style).parts[-1], size=(size, size, .15), at=(0, 0, .075))
     model = Model("empty", "ceiling lamp", (size, size, drop), (shade, f.rod(style.metal, 0, 0, .12, .02, drop - .12)))
-    layout.add(Thing(model, (w / 2, d / 2, layout.height - drop), 0.0, CEILING))
+    layout.add(Thing(model, ((x0 + x1) / 2, (y0 + y1) / 2, layout.height - drop), 0.0, CEILING))
 
 
 def _small_things(layout: Layout, config: RoomConfig, style: f.Style, tables: list[int], bases: list[int]) -> None:

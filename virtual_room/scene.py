@@ -114,6 +114,8 @@ class RoomConfig:
     width: Range = (3.4, 5.6)
     depth: Range = (3.2, 5.2)
     height: Range = (2.4, 2.9)
+    l_shape: float = 0.25
+    corner: Range = (0.3, 0.5)  # of an L: the share of each side that is missing
     night: float = 0.2
     furniture: float = 0.8
     small_things: float = 0.8
