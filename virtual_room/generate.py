@@ -26,10 +26,11 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, seg_command, write_json
 from nbs_lib.labels import ROOM_LABELS, write_labels
+from virtual_room.lens import through_lens
 from virtual_room.rooms import make_camera, make_room
-from virtual_room.scene import RoomConfig, load_config
+from virtual_room.scene import RoomConfig, load_config, override
 
-VERSION = 1  # of the rooms: raise it when the same seed gives other bytes
+VERSION = 2  # of the rooms: raise it when the same seed gives other bytes
 MANIFEST = "generation.json"
 POSES, ROOMS = 8, 50  # poses tried in a room, and rooms tried for a pair
 MIN_LABELS, MAX_SHARE, MAX_EMPTY = 3, .85, .3
@@ -67,7 +68,7 @@ class Studio:
                 rng = np.random.default_rng([*self.shown, image, pose])
                 camera = make_camera(self.room, rng, self.plan.config)
                 mask = self.stage.mask(camera)
-                if worth_learning(mask): return self.stage.picture(camera), mask
+                if worth_learning(mask): return through_lens(self.stage.picture(camera), camera, rng), mask
         raise SegError(f"no view of {ROOMS} rooms shows {MIN_LABELS} labels for image {image}; widen the ranges of the room settings")
 
     def _enter(self, seed: list[int]) -> None:
@@ -266,10 +267,11 @@ def seg_generate(
     seed: int = 0,  # Another seed, other rooms
     images_per_room: int = 1,  # Views of each room
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
+    ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?
 ):
     "Draw `n` pairs of a room's picture and its exact label mask; run again to go on or to get more."
-    plan = Plan(seed, size, images_per_room, load_config(config) if config else RoomConfig())
+    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges))
     start = time.perf_counter()
     manifest = generate(n, out, plan, workers, overwrite, _tell)
     took = time.perf_counter() - start

@@ -5,7 +5,7 @@ Plain numpy, computed once a room; must not know the engine or how a picture is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -15,6 +15,7 @@ from virtual_room.scene import Light, Part, Room
 from virtual_room.shapes import Mesh, box_map, mesh, place
 
 GAMMA = 2.2
+SLENDER = ("floor lamp", "side table", "plant")  # narrower where they stand than above
 HEADROOM = 2.0  # vertex colours hold light up to this much over white
 
 
@@ -25,6 +26,7 @@ class Surfaces:
     colour: np.ndarray  # (V, 3) uint8, tint times light
     uv: np.ndarray  # (V, 2) float32
     runs: list[tuple[int, str, np.ndarray]]  # thing, texture, triangles (T, 3)
+    shadows: np.ndarray  # (S, 4, 3) float32, flat quads that darken what things stand on
 
 
 def surfaces(room: Room) -> Surfaces:
@@ -42,7 +44,7 @@ def surfaces(room: Room) -> Surfaces:
     position, normal, uv, tint, glow, owner = (np.concatenate(b) for b in zip(*blocks))
     light = _light(room, position, normal, owner) + glow[:, None]
     colour = tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
-    return Surfaces(position.astype(np.float32), (colour * 255).round().astype(np.uint8), uv.astype(np.float32), _runs(owned, tris))
+    return Surfaces(position.astype(np.float32), (colour * 255).round().astype(np.uint8), uv.astype(np.float32), _runs(owned, tris), contact_shadows(room))
 
 
 def _family(shape: tuple) -> tuple:
@@ -117,8 +119,21 @@ def _occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarr
         a = np.radians(t.heading)
         local = (position[ground, :2] - t.at[:2]) @ np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
         distance = np.linalg.norm((np.abs(local) - np.array(t.model.size[:2]) / 2).clip(0), axis=1)
-        open_[ground] *= 1 - .6 * np.exp(-distance / .13)
+        open_[ground] *= 1 - .4 * np.exp(-distance / .13)
     return open_
+
+
+def contact_shadows(room: Room) -> np.ndarray:
+    "A quad (S, 4, 3) under each thing that stands on the floor or on another thing; over rugs, which are flat"
+    quads = []
+    for t in room.things:
+        under, (w, d, _) = room.things[t.support].model.kind, t.model.size
+        if t.model.kind in ARCHITECTURE or t.label == "furniture_rug" or under in ("wall", "ceiling"): continue
+        margin, z = (min(.14, .3 * min(w, d)), .0135) if under == "floor" else (min(.03, .25 * min(w, d)), t.at[2] + .002)
+        if t.model.kind in SLENDER: margin = -.12 * w
+        grown = replace(t, model=replace(t.model, size=(w + 2 * margin, d + 2 * margin, 0)))
+        quads.append(np.column_stack([grown.footprint, np.full(4, z)]))
+    return np.array(quads, np.float32).reshape(-1, 4, 3)
 
 
 def _from_wall(wall: Wall, points: np.ndarray) -> np.ndarray:

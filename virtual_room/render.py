@@ -22,6 +22,8 @@ TRUTH_SAMPLING = 3  # the renderer rounds corners to whole pixels: truth is draw
 LARGEST = 4096
 NEAR, FAR = .08, 30.0
 MAX_THINGS = 400
+SHADOW = .5  # share of light that a contact shadow takes where it is darkest
+TRUTH = p3.BitMask32.bit(1)  # what only pictures show is hidden from cameras with this bit
 
 _SETTINGS = "load-display p3tinydisplay\naux-display\nwindow-type offscreen\naudio-library-name null\nnotify-level-x11display fatal\nnotify-level-device fatal\n"
 
@@ -39,6 +41,7 @@ class Stage:
         self.colour = self._camera("colour", size * supersampling, vertex_colours())
         self.finer = TRUTH_SAMPLING if size * TRUTH_SAMPLING <= LARGEST else 1
         self.truth = self._camera("truth", size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
+        self.colour[1].setCameraMask(p3.BitMask32.bit(0)), self.truth[1].setCameraMask(TRUTH)
         self.truth[1].setTagStateKey("instance")
         for i in range(MAX_THINGS): self.truth[1].setTagState(str(i), _instance_state(i))
         self.lut = np.zeros(MAX_THINGS + 1, np.uint8)
@@ -154,7 +157,33 @@ def assembled(lit: Surfaces) -> p3.NodePath:
             nodes[i].setTag("instance", str(i))
             room.attachNewNode(nodes[i])
         nodes[i].addGeom(_geom(vertices, tris), _textured(name))
+    room.attachNewNode(_shadows(lit.shadows)).hide(TRUTH)
     return room
+
+
+def _shadows(quads: np.ndarray) -> p3.GeomNode:
+    "Contact shadows, drawn last and never in the truth"
+    n = len(quads)
+    uv = np.tile(np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]), (n, 1))
+    black = Surfaces(quads.reshape(-1, 3), np.zeros((4 * n, 3), np.uint8), uv, [], quads)
+    node = p3.GeomNode("shadows")
+    if n: node.addGeom(_geom(_vertices(black), (np.arange(n)[:, None, None] * 4 + [[0, 1, 2], [0, 2, 3]]).reshape(-1, 3)), _shadow_state())
+    return node
+
+
+@lru_cache(maxsize=1)
+def _shadow_state() -> p3.RenderState:
+    "Dark in the middle and clear at the border, blended"
+    side = 64
+    x = np.abs((np.arange(side) + .5) / side * 2 - 1)
+    ramp = ((1 - (x[:, None] ** 3.5 + x ** 3.5) ** (1 / 3.5)) / .45).clip(0, 1)
+    pixels = np.zeros((side, side, 4), np.uint8)
+    pixels[..., 3] = (SHADOW * 255 * ramp * ramp * (3 - 2 * ramp)).round()
+    soft = p3.Texture("shadow")
+    soft.setup2dTexture(side, side, p3.Texture.TUnsignedByte, p3.Texture.FRgba)
+    soft.setRamImage(pixels.tobytes())
+    soft.setWrapU(p3.SamplerState.WMClamp), soft.setWrapV(p3.SamplerState.WMClamp)
+    return p3.RenderState.make(p3.TextureAttrib.make(soft), p3.TransparencyAttrib.make(p3.TransparencyAttrib.MAlpha), p3.DepthWriteAttrib.make(p3.DepthWriteAttrib.MOff))
 
 
 def _vertices(lit: Surfaces) -> p3.GeomVertexData:

@@ -156,20 +156,21 @@ def _window(rng: Rng, w: float, h: float, night: bool, z: float) -> Model:
     parts = [f.picture(pick(rng, "view"), 0, -.06, h / 2, w + .4, h + .4, .9 if night else 1.5, shade)]
     parts += [f.box(frame, x * (w - .06) / 2, -.03, 0, .06, .06, h) for x in (-1, 1)] + [f.box(frame, 0, -.03, y, w, .06, .06) for y in (0, h - .06)]
     parts += [f.box(frame, w * (i / n - .5), -.03, 0, .05, .05, h) for n in [int(rng.integers(1, 4))] for i in range(1, n)]
-    parts.append(f.box(frame, 0, 0, -.03, w + .1, .14, .03, .005))
-    if rng.random() < .65: parts += _curtains(rng, w, h)
-    wide = w + (.5 if len(parts) > 9 else .12)
-    return Model("empty", "window", (wide, .14, h + .06), tuple(replace(p, at=(p.at[0], p.at[1] - .07, p.at[2])) for p in parts))
+    parts += [f.box(frame, x * (w + .07) / 2, .004, 0, .07, .02, h + .07, .004) for x in (-1, 1)] + [f.box(frame, 0, .004, h, w, .02, .07, .004)]
+    parts.append(f.box(frame, 0, 0, -.03, w + .14, .14, .03, .005))
+    curtains = rng.random() < .65
+    if curtains: parts += _curtains(rng, w, h)
+    return Model("empty", "window", (w + (.5 if curtains else .14), .14, h + .08), tuple(replace(p, at=(p.at[0], p.at[1] - .07, p.at[2])) for p in parts))
 
 
 def _curtains(rng: Rng, w: float, h: float) -> list[Part]:
     "Two gathered lengths of cloth on a rod"
     m, metal, width = f.draw_textile(rng), f.Material((.4, .4, .4)), rng.uniform(.15, .4)
-    parts = [f.box(metal, 0, .09, h + .03, w + .45, .02, .02)]
+    parts = [f.box(metal, 0, .085, h + .035, w + .45, .025, .025, .008)]
     for side in (-1, 1):
         for i in range(n := max(2, round(width / .07))):
             x = side * (w / 2 + .18 - (i + .5) * width / n)
-            parts.append(Part(("lathe", f.ROD, 8), (width / n * 1.15, .06, h + .05), (x, .09, (h + .01) / 2), m.colour, m.texture, m.tile))
+            parts.append(Part(("lathe", f.ROD, 8), (width / n * 1.15, .07, h + .06), (x, .085, (h + .02) / 2), m.colour, m.texture, m.tile))
     return parts
 
 
@@ -191,6 +192,8 @@ def _furnish(layout: Layout, config: RoomConfig, style: f.Style) -> None:
     if wanted(): layout.on_floor(f.floor_lamp(rng, style), gap=.03, near_wall=True)
     if rng.random() < config.distractors: bases.append(layout.on_floor(f.side_table(rng, style), gap=.08))
     if rng.random() < config.dog: layout.on_floor(f.dog(rng, style), gap=.05)
+    for _ in range(int(rng.integers(1, 6)) if rng.random() < config.clutter else 0):
+        layout.on_floor(f.CLUTTER[int(rng.integers(len(f.CLUTTER)))](rng, style), gap=.03)
     for make in (f.plant, f.basket):
         if rng.random() < config.distractors * .6: layout.on_floor(make(rng, style), gap=.04, near_wall=True)
     if wanted(): _rug(layout, style)
@@ -291,7 +294,8 @@ def _switch_on(layout: Layout, night: bool) -> list[Light]:
 
 def make_camera(room: Room, rng: Rng, config: RoomConfig = RoomConfig()) -> Camera:
     "A person's view from the walkable floor: of the room's middle with a deviation, or of a small thing near by"
-    develop = dict(exposure=float(rng.uniform(*config.exposure)), contrast=float(rng.uniform(*config.contrast)), balance=tuple((1 + rng.uniform(-.08, .08, 3) * [1, .3, 1]).tolist()))
+    develop = dict(exposure=float(rng.uniform(*config.exposure)), contrast=float(rng.uniform(*config.contrast)), balance=tuple((1 + config.white_balance * rng.uniform(-1, 1, 3) * [1, .3, 1]).tolist()))
+    if rng.random() < config.effects: develop |= {k: float(rng.uniform(*getattr(config, k))) for k in ("blur", "vignette", "noise", "jpeg")}
     small = [t for t in room.things if t.label.startswith(("items_", "live_")) or t.label in RARE]
     close = bool(small) and rng.random() < config.close_up
     spot = _stand(room, rng, small[int(rng.integers(len(small)))] if close else None)
