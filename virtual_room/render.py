@@ -92,6 +92,18 @@ class Stage:
         seen = self._look(self.truth, camera)[middle, middle].astype(np.int32)
         return seen[..., 0] + 256 * seen[..., 1]
 
+    def uncovered(self, camera: Camera, things: list[int]) -> list[int]:
+        "Pixels that each of the things would have if nothing stood before it"
+        nodes = {int(n.getName()): n for n in self.room.getChildren() if n.getName().isdigit()}
+        for node in nodes.values(): node.hide(TRUTH)
+        pixels = []
+        for i in things:
+            nodes[i].show(TRUTH)
+            pixels.append(int((self.instances(camera) > 0).sum()))
+            nodes[i].hide(TRUTH)
+        for node in nodes.values(): node.show(TRUTH)
+        return pixels
+
     def mask(self, camera: Camera) -> np.ndarray:
         "Labels (H, W) uint8 from the instances"
         return self.lut[self.instances(camera)]

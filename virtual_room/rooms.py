@@ -156,8 +156,8 @@ def _window(rng: Rng, w: float, h: float, night: bool, z: float) -> Model:
     parts = [f.picture(pick(rng, "view"), 0, -.06, h / 2, w + .4, h + .4, .9 if night else 1.5, shade)]
     parts += [f.box(frame, x * (w - .06) / 2, -.03, 0, .06, .06, h) for x in (-1, 1)] + [f.box(frame, 0, -.03, y, w, .06, .06) for y in (0, h - .06)]
     parts += [f.box(frame, w * (i / n - .5), -.03, 0, .05, .05, h) for n in [int(rng.integers(1, 4))] for i in range(1, n)]
-    parts += [f.box(frame, x * (w + .07) / 2, .004, 0, .07, .02, h + .07, .004) for x in (-1, 1)] + [f.box(frame, 0, .004, h, w, .02, .07, .004)]
-    parts.append(f.box(frame, 0, 0, -.03, w + .14, .14, .03, .005))
+    parts += [f.box(frame, x * (w + .046) / 2, .004, 0, .07, .02, h + .058, .004) for x in (-1, 1)] + [f.box(frame, 0, .004, h - .012, w, .02, .07, .004)]
+    parts.append(f.box(frame, 0, 0, -.03, w + .14, .14, .042, .005))
     curtains = rng.random() < .65
     if curtains: parts += _curtains(rng, w, h)
     return Model("empty", "window", (w + (.5 if curtains else .14), .14, h + .08), tuple(replace(p, at=(p.at[0], p.at[1] - .07, p.at[2])) for p in parts))
