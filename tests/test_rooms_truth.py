@@ -108,6 +108,28 @@ def test_more_truth_changes_no_pair(told, tmp_path):
     with pytest.raises(SegError, match="another truth"): generate(8, tmp_path, Plan(seed=6, size=96, images_per_room=2, truth=("boxes",)))
 
 
+def test_depth_and_normals_agree_with_rays():
+    from test_rooms import _box_room, _ray_cast
+    from virtual_room.render import Stage, _axes
+    room, stage = _box_room(), Stage(96)
+    stage.show(room)
+    for camera in (Camera((3.4, .5, 1.6), (1.5, 2.5, .5), 75), Camera((.6, .5, 1.3), (2.6, 2.4, .8), 60)):
+        (seen, truth), (depth, normals) = _ray_cast(room, camera, 96, distances=True), stage.geometry(camera)
+        same = stage.instances(camera) - 1 == seen
+        off = np.abs(depth - truth)[same]  # where two faces of a thing meet, the neighbour's plane may be taken
+        assert same.mean() > .99 and (off < 1e-4).mean() > .99 and off.max() < .15
+        assert np.allclose(np.linalg.norm(normals, axis=2), 1, atol=1e-4)
+        floor = same & (seen == 0)
+        assert floor.any() and np.allclose(normals[floor], _axes(camera)[:, 2], atol=1e-3)
+
+
+def test_depth_covers_what_is_seen(told):
+    for i in range(8):
+        depth, normals, numbered = (np.asarray(Image.open(told / kind / f"{i:06d}.png")).astype(int) for kind in ("depth", "normals", "instances"))
+        assert ((depth > 0) == (numbered > 0)).mean() > .999 and 80 < depth[depth > 0].min() and depth.max() < 30000
+        assert np.median(np.abs(np.linalg.norm(normals / 127.5 - 1, axis=2) - 1)) < .02
+
+
 # --- layouts of others --------------------------------------------------------------------------------------------
 
 def test_run_lengths_go_down_the_columns():

@@ -34,8 +34,8 @@ VERSION = 2  # of the rooms: raise it when the same seed gives other bytes
 MANIFEST = "generation.json"
 POSES, ROOMS = 8, 50  # poses tried in a room, and rooms tried for a pair
 MIN_LABELS, MAX_SHARE, MAX_EMPTY = 3, .85, .3
-TRUTHS = ("instances", "boxes", "visible")
-FOLDERS = dict(screenshots="png", labels="png", instances="png", objects="json")
+TRUTHS = ("instances", "boxes", "visible", "depth", "normals")
+FOLDERS = dict(screenshots="png", labels="png", instances="png", objects="json", depth="png", normals="png")
 DEFAULT_OUT = "Assets/Data~"
 
 
@@ -78,13 +78,21 @@ class Studio:
         raise SegError(f"no view of {ROOMS} rooms shows {MIN_LABELS} labels for image {image}; widen the ranges of the room settings")
 
     def truth(self) -> dict[str, np.ndarray | list]:
-        "What the plan wants to know, besides the mask, of the pair made last: `instances` (H, W) uint16 and `objects`, by thing"
-        if not self.plan.truth: return {}
-        seen = self.stage.instances(self.camera)
+        "What the plan wants to know, besides the mask, of the pair made last, by folder: instances and depth in millimetres (H, W) uint16, objects, normals (H, W, 3) uint8"
+        wanted, out = set(self.plan.truth), {}
+        if wanted & {"instances", "boxes", "visible"}: out["instances"] = self.stage.instances(self.camera).astype(np.uint16)
+        if wanted & {"boxes", "visible"}: out["objects"] = self._objects(out["instances"])
+        if wanted & {"depth", "normals"}:
+            depth, normals = self.stage.geometry(self.camera)
+            if "depth" in wanted: out["depth"] = (depth * 1000).round().astype(np.uint16)
+            if "normals" in wanted: out["normals"] = ((normals + 1) * 127.5).round().astype(np.uint8)
+        return out
+
+    def _objects(self, seen: np.ndarray) -> list[dict]:
         objects = described(seen, self.room, "boxes" in self.plan.truth)
         if "visible" in self.plan.truth:
             for o, whole in zip(objects, self.stage.uncovered(self.camera, [o["id"] - 1 for o in objects])): o["visible"] = round(min(1.0, o["pixels"] / whole), 4)
-        return dict(instances=seen.astype(np.uint16)) | (dict(objects=objects) if self.plan.truth != ("instances",) else {})
+        return objects
 
     def _enter(self, seed: list[int]) -> None:
         if self.shown == seed: return
@@ -314,7 +322,7 @@ def seg_generate(
     images_per_room: int = 1,  # Views of each room
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
     ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
-    truth: str = "",  # More than masks, some of: instances boxes visible
+    truth: str = "",  # More than masks, some of: instances boxes visible depth normals
     dask: str = "",  # Address of a Dask scheduler whose workers draw instead, on a file system shared with them
     preview: bool = False,  # Only draw a contact sheet of `n` pairs (48 at most), OUT/preview.png?
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?

@@ -24,6 +24,7 @@ NEAR, FAR = .08, 30.0
 MAX_THINGS = 400
 SHADOW = .5  # share of light that a contact shadow takes where it is darkest
 TRUTH = p3.BitMask32.bit(1)  # what only pictures show is hidden from cameras with this bit
+FACETS = p3.BitMask32.bit(2)  # of the camera that sees triangles, each in a colour of its own
 
 _SETTINGS = "load-display p3tinydisplay\naux-display\nwindow-type offscreen\naudio-library-name null\nnotify-level-x11display fatal\nnotify-level-device fatal\n"
 
@@ -45,6 +46,7 @@ class Stage:
         self.truth[1].setTagStateKey("instance")
         for i in range(MAX_THINGS): self.truth[1].setTagState(str(i), _instance_state(i))
         self.lut = np.zeros(MAX_THINGS + 1, np.uint8)
+        self.facets = self.lit = self.facet_node = None
 
     def _camera(self, name: str, size: int, state: p3.RenderState, sharing=None) -> tuple:
         properties = p3.FrameBufferProperties()
@@ -71,13 +73,14 @@ class Stage:
         self.room.removeNode()
         self.room = assembled(lit)
         self.room.reparentTo(self.root)
+        self.lit, self.facet_node = lit, None
         codes = ROOM_LABELS.codes
         self.lut[:] = 0
         self.lut[1:len(room.things) + 1] = [codes.index(t.label) for t in room.things]
 
     def _look(self, which: tuple, camera: Camera) -> np.ndarray:
         "Draw one of the buffers alone, (H, W, 3) uint8"
-        for buffer, node, _ in (self.colour, self.truth): buffer.setActive(node is which[1])
+        for buffer, node, _ in filter(None, (self.colour, self.truth, self.facets)): buffer.setActive(node is which[1])
         path = p3.NodePath(which[1])
         path.setPos(*camera.at), path.lookAt(p3.Point3(*camera.target))
         which[1].getLens().setFov(camera.fov)
@@ -91,6 +94,39 @@ class Stage:
         middle = slice(self.finer // 2, None, self.finer)
         seen = self._look(self.truth, camera)[middle, middle].astype(np.int32)
         return seen[..., 0] + 256 * seen[..., 1]
+
+    def geometry(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        "At each pixel's centre the depth along the view in metres, (H, W) float32, and the facet's normal, (H, W, 3) float32, x right, y down, z ahead; 0 for nothing"
+        corners = self._show_facets()
+        middle = slice(self.finer // 2, None, self.finer)
+        seen = self._look(self.facets, camera)[middle, middle].astype(np.int32)
+        which = seen[..., 0] + 256 * seen[..., 1] + 65536 * seen[..., 2] - 1
+        axes = _axes(camera)
+        own = (corners - np.asarray(camera.at)) @ axes.T
+        normal = np.cross(own[:, 1] - own[:, 0], own[:, 2] - own[:, 0])
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
+        normal *= -np.sign((normal * own[:, 0]).sum(1, keepdims=True))
+        x = ((np.arange(self.size) + .5) / self.size * 2 - 1) * np.tan(np.radians(camera.fov / 2))
+        n = normal[which]
+        along = n[..., 0] * x + n[..., 1] * x[:, None] + n[..., 2]
+        depth = (n * own[which, 0]).sum(2) / np.where(along > -1e-9, -1e-9, along)
+        depth = depth.clip(own[which, :, 2].min(2), own[which, :, 2].max(2))
+        return np.where(which < 0, 0, depth).astype(np.float32), np.where(which[..., None] < 0, 0, n).astype(np.float32)
+
+    def _show_facets(self) -> np.ndarray:
+        "Put the room's triangles before a camera of their own; their corners (T, 3, 3)"
+        tris = np.concatenate([t for _, _, t in self.lit.runs])
+        corners = self.lit.position[tris].astype(float)
+        if self.facets is None:
+            self.facets = self._camera("facets", self.size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
+            self.facets[1].setCameraMask(FACETS), self.facets[1].setInitialState(vertex_colours())
+            self.facet_root = p3.NodePath("facets")
+            self.facet_root.setBin("unsorted", 0)
+            self.facets[1].setScene(self.facet_root)
+        if self.facet_node is None:
+            self.facet_root.getChildren().detach()
+            self.facet_node = self.facet_root.attachNewNode(_facets(corners))
+        return corners
 
     def uncovered(self, camera: Camera, things: list[int]) -> list[int]:
         "Pixels that each of the things would have if nothing stood before it"
@@ -206,6 +242,31 @@ def _vertices(lit: Surfaces) -> p3.GeomVertexData:
     data.uncleanSetNumRows(len(rows))
     memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
     return data
+
+
+def _axes(camera: Camera) -> np.ndarray:
+    "Rows right, down and ahead of a camera (3, 3)"
+    ahead = np.subtract(camera.target, camera.at)
+    ahead = ahead / np.linalg.norm(ahead)
+    right = np.cross(ahead, (0, 0, 1.0))
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(ahead, right), ahead])
+
+
+def _facets(corners: np.ndarray) -> p3.GeomNode:
+    "Triangles (T, 3, 3), the i-th in the colour of the number i + 1; floats, since bytes come out one off"
+    number = np.arange(1, len(corners) + 1)
+    layout = p3.GeomVertexArrayFormat()
+    layout.addColumn(p3.InternalName.getVertex(), 3, p3.Geom.NTFloat32, p3.Geom.CPoint), layout.addColumn(p3.InternalName.getColor(), 4, p3.Geom.NTFloat32, p3.Geom.CColor)
+    rows = np.ones((len(corners), 3, 7), np.float32)
+    rows[..., :3] = corners
+    for channel in range(3): rows[..., 3 + channel] = ((number // 256 ** channel % 256 + .5) / 256)[:, None]
+    data = p3.GeomVertexData("facets", p3.GeomVertexFormat.registerFormat(p3.GeomVertexFormat(layout)), p3.Geom.UHStatic)
+    data.uncleanSetNumRows(rows.shape[0] * 3)
+    memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
+    node = p3.GeomNode("facets")
+    node.addGeom(_geom(data, np.arange(rows.shape[0] * 3).reshape(-1, 3)), p3.RenderState.make(p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MFlat), 100))
+    return node
 
 
 def _geom(vertices: p3.GeomVertexData, tris: np.ndarray) -> p3.Geom:
