@@ -160,9 +160,10 @@ def armchair(rng: Rng, style: Style) -> Model:
     parts = [*legs(rng, style.wood, w, d, foot), box(m, 0, 0, foot, w, d, low, .04)]
     parts += [box(m, x * (w - arm) / 2, .02, foot, arm, d - .04, rng.uniform(.5, .62) - foot, .05) for x in (-1, 1)]
     parts += [box(m, 0, -d / 2 + .13, foot, w - arm * .6, .18, back - foot - .04, .07, (6, 0, 0))]
-    if rng.random() < .5: parts += [box(m, 0, .06, seat - .02, w - 2 * arm, d - .2, .15, .05)]
-    else: parts += [soft(m, 0, .07, seat - .03, w - 2 * arm + .02, d - .18, .2, .4), soft(m, 0, -d / 2 + .26, seat + .08, w - 2 * arm + .02, .2, back - seat - .1, .4, (8, 0, 0))]
-    if rng.random() < .6: parts.append(soft(draw_textile(rng), rng.uniform(-.08, .08), -d / 2 + .3, seat + .22, .42, .38, .14, .5, (-62, 0, rng.uniform(-15, 15))))
+    if rng.random() < .5: parts += [soft(m, 0, .07, seat - .03, w - 2 * arm + .02, d - .18, .2, .4), soft(m, 0, -d / 2 + .26, seat + .08, w - 2 * arm + .02, .2, back - seat - .1, .4, (8, 0, 0))]
+    else:
+        parts += [box(m, 0, .06, seat - .02, w - 2 * arm, d - .2, .15, .05)]
+        if rng.random() < .6: parts.append(soft(draw_textile(rng), rng.uniform(-.08, .08), -d / 2 + .3, seat + .22, .42, .38, .14, .5, (-62, 0, rng.uniform(-15, 15))))
     return Model("furniture_armchair", "armchair", (w, d, back), tuple(parts))
 
 
