@@ -95,7 +95,7 @@ def _openings(layout: Layout) -> list[list[tuple]]:
             s = rng.uniform(.15, length - w - .15)
             plans[i].append(("door", s, s + w, 0.0, rng.uniform(1.98, 2.08)))
         else:
-            w = min(rng.uniform(.9, 2.2), length - .8)
+            w = min(rng.uniform(.9, 2.2), length - .9)
             s, sill = rng.uniform(.4, length - w - .4), rng.choice([.35, .8, .95])
             plans[i].append(("window", s, s + w, sill, min(layout.height - .25, sill + rng.uniform(1.1, 1.7))))
     return plans
