@@ -136,8 +136,8 @@ def _box_room() -> Room:
     return Room(((0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 4.0)), 2.5, tuple(things), (Light((2, 2, 2), (0, 0, 0), (1, 1, 1), 1),), (1, 1, 1))
 
 
-def _ray_cast(room: Room, camera: Camera, size: int) -> np.ndarray:
-    "The thing (size, size) that the ray through each pixel's centre meets first"
+def _ray_cast(room: Room, camera: Camera, size: int, distances: bool = False):
+    "The thing (size, size) that the ray through each pixel's centre meets first, and perhaps how far ahead"
     eye = np.array(camera.at)
     forward = np.array(camera.target) - eye
     forward /= np.linalg.norm(forward)
@@ -156,7 +156,7 @@ def _ray_cast(room: Room, camera: Camera, size: int) -> np.ndarray:
         enter, leave = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
         hit = (enter < leave) & (enter > 0) & (enter < nearest)
         nearest[hit], seen[hit] = enter[hit], i
-    return seen
+    return (seen, nearest) if distances else seen
 
 
 def test_masks_agree_with_rays_through_pixel_centres():

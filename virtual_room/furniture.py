@@ -120,10 +120,22 @@ def double_bed(rng: Rng, style: Style) -> Model:
     back = style.textile(rng) if rng.random() < .4 else style.wood
     top = base + thick
     parts = [box(style.wood, 0, 0, .06, w, d - .04, base - .04, .015), *legs(rng, style.wood, w, d - .1, .07)]
-    parts += [box(back, 0, -d / 2 + .04, .1, w, .08, head - .1, .03), box(sheet, 0, .03, base, w - .06, d - .12, thick, .06)]
+    parts += [*_bed_head(rng, back, w, -d / 2 + .04, head), box(sheet, 0, .03, base, w - .06, d - .12, thick, .06)]
     if rng.random() < .35: parts.append(box(style.wood, 0, d / 2 - .03, .05, w, .06, rng.uniform(base, .75), .015))
     parts += _bedding(rng, cover, pillow if rng.random() < .6 else sheet, w, d, top, thick)
     return Model("furniture_doubleBed", "double bed", (w, d, max(head, top + .3)), tuple(parts))
+
+
+def _bed_head(rng: Rng, m: Material, w: float, y: float, h: float) -> list[Part]:
+    "A board, upholstered fields, or posts and bars"
+    kind = rng.random()
+    if kind < .45: return [box(m, 0, y, .1, w, .08, h - .1, .03)]
+    if kind < .75:
+        n = int(rng.integers(2, 6))
+        return [box(m, 0, y - .015, .1, w, .05, h - .1, .01), *(box(m, w * ((i + .5) / n - .5), y + .015, .35, w / n - .012, .05, h - .37, .022) for i in range(n))]
+    n, rail = int(rng.integers(6, 13)), .07
+    posts = [box(m, x * (w / 2 - .03), y, 0, .06, .06, h, .012) for x in (-1, 1)]
+    return posts + [box(m, 0, y, z, w - .1, .035, rail, .01) for z in (.3, h - rail - .03)] + [rod(m, (w - .14) * (i / n - .5), y, .33, .022, h - .43) for i in range(n + 1)]
 
 
 def _bedding(rng: Rng, cover: Material, pillow: Material, w: float, d: float, top: float, thick: float) -> list[Part]:
@@ -148,8 +160,10 @@ def armchair(rng: Rng, style: Style) -> Model:
     parts = [*legs(rng, style.wood, w, d, foot), box(m, 0, 0, foot, w, d, low, .04)]
     parts += [box(m, x * (w - arm) / 2, .02, foot, arm, d - .04, rng.uniform(.5, .62) - foot, .05) for x in (-1, 1)]
     parts += [box(m, 0, -d / 2 + .13, foot, w - arm * .6, .18, back - foot - .04, .07, (6, 0, 0))]
-    parts += [box(m, 0, .06, seat - .02, w - 2 * arm, d - .2, .15, .05)]
-    if rng.random() < .6: parts.append(soft(draw_textile(rng), rng.uniform(-.08, .08), -d / 2 + .3, seat + .22, .42, .38, .14, .5, (-62, 0, rng.uniform(-15, 15))))
+    if rng.random() < .5: parts += [soft(m, 0, .07, seat - .03, w - 2 * arm + .02, d - .18, .2, .4), soft(m, 0, -d / 2 + .26, seat + .08, w - 2 * arm + .02, .2, back - seat - .1, .4, (8, 0, 0))]
+    else:
+        parts += [box(m, 0, .06, seat - .02, w - 2 * arm, d - .2, .15, .05)]
+        if rng.random() < .6: parts.append(soft(draw_textile(rng), rng.uniform(-.08, .08), -d / 2 + .3, seat + .22, .42, .38, .14, .5, (-62, 0, rng.uniform(-15, 15))))
     return Model("furniture_armchair", "armchair", (w, d, back), tuple(parts))
 
 
@@ -436,4 +450,37 @@ def book_stack(rng: Rng, style: Style) -> Model:
     return Model("empty", "books", (.2, .24, z), tuple(parts))
 
 
+def parcel(rng: Rng, style: Style) -> Model:
+    "A cardboard box, open or taped; unlabelled"
+    w, d, h = rng.uniform(.2, .45), rng.uniform(.18, .35), rng.uniform(.12, .32)
+    m = Material(hsv(.08, rng.uniform(.3, .5), rng.uniform(.55, .8)))
+    if rng.random() < .5: more = [box(Material((.85, .8, .68)), 0, 0, h, .05, d, .002)]
+    else: more = [box(m, 0, y * (d / 2 - .045), h - .02, w - .01, .004, .1, 0, (-y * 65, 0, 0)) for y in (-1, 1)]
+    return Model("empty", "parcel", (w + .02, d + .02, h + .08), (box(m, 0, 0, 0, w, d, h), *more))
+
+
+def ball(rng: Rng, style: Style) -> Model:
+    w = rng.uniform(.12, .26)
+    return Model("empty", "ball", (w, w, w), (soft(draw_textile(rng), 0, 0, 0, w, w, w),))
+
+
+def slippers(rng: Rng, style: Style) -> Model:
+    m, sole = draw_textile(rng), Material((.2, .18, .16))
+    parts = [p for x in (-1, 1) for turn in [(0, 0, rng.uniform(-12, 12))]
+             for p in (box(sole, x * .07, 0, 0, .09, .26, .02, .008, turn), soft(m, x * .07, .05, .0, .1, .17, .09, .8, turn))]
+    return Model("empty", "slippers", (.28, .3, .09), tuple(parts))
+
+
+def clothes(rng: Rng, style: Style) -> Model:
+    "A heap of what somebody took off"
+    parts = [soft(draw_textile(rng), rng.uniform(-.08, .08), rng.uniform(-.08, .08), .0, rng.uniform(.25, .4), rng.uniform(.2, .35), rng.uniform(.06, .13), .8, (0, 0, rng.uniform(0, 180))) for _ in range(3)]
+    return Model("empty", "clothes", (.56, .56, .13), tuple(parts))
+
+
+def floor_cushion(rng: Rng, style: Style) -> Model:
+    w, h = rng.uniform(.38, .6), rng.uniform(.12, .2)
+    return Model("empty", "cushion", (w, w, h), (soft(draw_textile(rng), 0, 0, 0, w, w, h, .5),))
+
+
+CLUTTER: tuple[Callable[[Rng, Style], Model], ...] = (parcel, ball, slippers, clothes, floor_cushion, book_stack)
 SMALL: dict[str, Callable[[Rng, Style], Model]] = dict(mug=mug, bowl=bowl, plate=plate, vase=vase, phone=phone, books=book_stack)

@@ -26,13 +26,16 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, seg_command, write_json
 from nbs_lib.labels import ROOM_LABELS, write_labels
+from virtual_room.lens import through_lens
 from virtual_room.rooms import make_camera, make_room
-from virtual_room.scene import RoomConfig, load_config
+from virtual_room.scene import Room, RoomConfig, load_config, override
 
-VERSION = 1  # of the rooms: raise it when the same seed gives other bytes
+VERSION = 2  # of the rooms: raise it when the same seed gives other bytes
 MANIFEST = "generation.json"
 POSES, ROOMS = 8, 50  # poses tried in a room, and rooms tried for a pair
 MIN_LABELS, MAX_SHARE, MAX_EMPTY = 3, .85, .3
+TRUTHS = ("instances", "boxes", "visible", "depth", "normals")
+FOLDERS = dict(screenshots="png", labels="png", instances="png", objects="json", depth="png", normals="png")
 DEFAULT_OUT = "Assets/Data~"
 
 
@@ -43,10 +46,13 @@ class Plan:
     size: int = 256
     images_per_room: int = 1
     config: RoomConfig = RoomConfig()
+    truth: tuple[str, ...] = ()  # more than masks: see TRUTHS
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 2048: raise SegError(f"--size is {self.size}; give 32 to 2048 pixels")
         if self.seed < 0: raise SegError(f"--seed is {self.seed}; give 0 or more")
+        for name in self.truth:
+            if name not in TRUTHS: raise SegError(f"--truth has '{name}'; give some of {', '.join(TRUTHS)}, or nothing")
         if self.images_per_room < 1: raise SegError(f"--images_per_room is {self.images_per_room}; give 1 or more")
 
     def room_of(self, image: int) -> int: return image // self.images_per_room
@@ -57,7 +63,7 @@ class Studio:
 
     def __init__(self, plan: Plan) -> None:
         from virtual_room.render import Stage
-        self.plan, self.stage, self.shown, self.room = plan, Stage(plan.size), None, None
+        self.plan, self.stage, self.shown, self.room, self.camera = plan, Stage(plan.size), None, None, None
 
     def pair(self, image: int) -> tuple[np.ndarray, np.ndarray]:
         "Picture and mask of an image's number: the first pose, then the first room, that shows enough"
@@ -67,13 +73,48 @@ class Studio:
                 rng = np.random.default_rng([*self.shown, image, pose])
                 camera = make_camera(self.room, rng, self.plan.config)
                 mask = self.stage.mask(camera)
-                if worth_learning(mask): return self.stage.picture(camera), mask
+                self.camera = camera
+                if worth_learning(mask): return through_lens(self.stage.picture(camera), camera, rng), mask
         raise SegError(f"no view of {ROOMS} rooms shows {MIN_LABELS} labels for image {image}; widen the ranges of the room settings")
+
+    def truth(self) -> dict[str, np.ndarray | list]:
+        "What the plan wants to know, besides the mask, of the pair made last, by folder: instances and depth in millimetres (H, W) uint16, objects, normals (H, W, 3) uint8"
+        wanted, out = set(self.plan.truth), {}
+        if wanted & {"instances", "boxes", "visible"}: out["instances"] = self.stage.instances(self.camera).astype(np.uint16)
+        if wanted & {"boxes", "visible"}: out["objects"] = self._objects(out["instances"])
+        if wanted & {"depth", "normals"}:
+            depth, normals = self.stage.geometry(self.camera)
+            if "depth" in wanted: out["depth"] = (depth * 1000).round().astype(np.uint16)
+            if "normals" in wanted: out["normals"] = ((normals + 1) * 127.5).round().astype(np.uint8)
+        return out
+
+    def _objects(self, seen: np.ndarray) -> list[dict]:
+        objects = described(seen, self.room, "boxes" in self.plan.truth)
+        if "visible" in self.plan.truth:
+            for o, whole in zip(objects, self.stage.uncovered(self.camera, [o["id"] - 1 for o in objects])): o["visible"] = round(min(1.0, o["pixels"] / whole), 4)
+        return objects
 
     def _enter(self, seed: list[int]) -> None:
         if self.shown == seed: return
         self.room, self.shown = make_room(seed, self.plan.config), seed
         self.stage.show(self.room)
+
+
+def described(seen: np.ndarray, room: Room, boxes: bool) -> list[dict]:
+    "The things in an instance mask: number, label, kind, pixels and perhaps the box [x, y, width, height]"
+    objects = []
+    for i in np.flatnonzero(np.bincount(seen.ravel(), minlength=1)).tolist():
+        if i == 0: continue
+        thing = room.things[i - 1]
+        objects.append(dict(id=i, label=thing.label, kind=thing.model.kind, pixels=int((seen == i).sum())))
+        if boxes: objects[-1]["box"] = box_of(seen == i)
+    return objects
+
+
+def box_of(found: np.ndarray) -> list[int]:
+    "[x, y, width, height] of the True pixels"
+    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
 
 
 def count(mask: np.ndarray) -> np.ndarray:
@@ -92,34 +133,36 @@ class Folder:
     "Where the pairs are"
     out: Path
 
-    def paths(self, image: int) -> tuple[Path, Path]:
-        return self.out / "screenshots" / f"{image:06d}.png", self.out / "labels" / f"{image:06d}.png"
+    def path(self, kind: str, image: int) -> Path: return self.out / kind / f"{image:06d}.{FOLDERS[kind]}"
 
     def finished(self, image: int, size: int) -> np.ndarray | None:
         "Label counts of a pair that is whole on disk, else None"
         try:
-            with Image.open(self.paths(image)[0]) as picture, Image.open(self.paths(image)[1]) as mask:
+            with Image.open(self.path("screenshots", image)) as picture, Image.open(self.path("labels", image)) as mask:
                 picture.load()
                 whole = picture.size == mask.size == (size, size) and mask.mode == "L"
                 n = count(np.asarray(mask)) if whole else []
             return n if len(n) == ROOM_LABELS.n_classes else None
         except (OSError, SyntaxError): return None
 
-    def write(self, image: int, picture: np.ndarray, mask: np.ndarray) -> None:
+    def write(self, image: int, picture: np.ndarray, mask: np.ndarray, truth: dict[str, np.ndarray | list] = {}) -> None:
         "The mask last: where it is, the pair is whole"
-        for path, pixels in zip(self.paths(image), (picture, mask)):
+        for kind, content in dict(screenshots=picture, **truth, labels=mask).items():
+            path = self.path(kind, image)
             try:
-                with atomic_path(path) as tmp: Image.fromarray(pixels).save(tmp, "PNG", compress_level=1)
+                if isinstance(content, list): write_json(path, content)
+                else:
+                    with atomic_path(path) as tmp: Image.fromarray(content).save(tmp, "PNG", compress_level=1)
             except OSError as e: raise SegError(f"cannot write {path} ({e.strerror or e}); make room there or give another --out: the same command goes on") from None
 
     def clear(self, keep: int | None) -> None:
         "Remove what an interrupted run left half written, and pairs from number `keep` on"
-        for kind in ("screenshots", "labels"):
+        for kind, suffix in FOLDERS.items():
             folder = self.out / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.iterdir():
-                ours = path.suffix == ".png" and path.stem.isdigit() and len(path.stem) == 6
-                if path.match(".[0-9]*-*.tmp.png") or ours and keep is not None and int(path.stem) >= keep: path.unlink()
+            if kind in ("screenshots", "labels"): folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.iterdir() if folder.is_dir() else ():
+                ours = path.suffix == f".{suffix}" and path.stem.isdigit() and len(path.stem) == 6
+                if path.match(f".[0-9]*-*.tmp.{suffix}") or ours and keep is not None and int(path.stem) >= keep: path.unlink()
 
 
 # One studio a worker process
@@ -143,7 +186,7 @@ def _pair(studio: Studio, folder: Folder, image: int) -> np.ndarray:
     n = folder.finished(image, studio.plan.size)
     if n is not None: return n
     picture, mask = studio.pair(image)
-    folder.write(image, picture, mask)
+    folder.write(image, picture, mask, studio.truth())
     return count(mask)
 
 
@@ -160,9 +203,13 @@ def _pool(plan: Plan, out: Path, workers: int) -> Iterator[ProcessPoolExecutor]:
     finally: pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _made(plan: Plan, out: Path, total: int, workers: int) -> Iterator[list[np.ndarray]]:
+def _made(plan: Plan, out: Path, total: int, workers: int, dask: str, renderer: str) -> Iterator[list[np.ndarray]]:
     "Label counts of the batches, as they get ready"
     batches = _batches(plan, total)
+    if dask:
+        from virtual_room.cluster import made_by_dask
+        yield from made_by_dask(dask, plan, out, batches, renderer)
+        return
     if workers == 1:
         studio, folder = Studio(plan), Folder(out)
         yield from ([_pair(studio, folder, i) for i in batch] for batch in batches)
@@ -196,9 +243,17 @@ def _quiet(text: str) -> None: pass
 def _tell(text: str) -> None: print(text, end="", flush=True)
 
 
+def _preview(plan: Plan, n: int, path: Path) -> None:
+    from virtual_room.preview import contact_sheet
+    start, driver = time.perf_counter(), renderer_name()
+    if not 1 <= n <= 48: raise SegError(f"{n} pairs are asked for; a preview shows 1 to 48")
+    with atomic_path(path) as tmp: contact_sheet(plan, n).save(tmp)
+    print(f"{path}: {n} pairs as `seg_generate` will draw them, {time.perf_counter() - start:.1f} s, {driver}")
+
+
 def _settings(plan: Plan, renderer: str) -> dict:
     "What must be the same for a folder to go on with"
-    return dict(version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, renderer=renderer, config=json.loads(json.dumps(asdict(plan.config))))
+    return dict(version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=renderer, config=json.loads(json.dumps(asdict(plan.config))))
 
 
 def _manifest(plan: Plan, settings: dict, total: int, complete: bool, pixels: np.ndarray, images: np.ndarray) -> dict:
@@ -240,7 +295,7 @@ def renderer_name() -> str:
     return driver()
 
 
-def generate(count: int, out: str | Path = DEFAULT_OUT, plan: Plan = Plan(), workers: int = 1, overwrite: bool = False, say: Callable[[str], None] = _quiet) -> dict:
+def generate(count: int, out: str | Path = DEFAULT_OUT, plan: Plan = Plan(), workers: int = 1, overwrite: bool = False, dask: str = "", say: Callable[[str], None] = _quiet) -> dict:
     "Bring the folder `out` to `count` pairs of `plan`, going on with what is there; its manifest"
     if count < 1: raise SegError(f"{count} pairs are asked for; give 1 or more")
     if workers < 1: raise SegError(f"--workers is {workers}; give 1 or more")
@@ -249,7 +304,7 @@ def generate(count: int, out: str | Path = DEFAULT_OUT, plan: Plan = Plan(), wor
     pixels, images = (np.zeros(ROOM_LABELS.n_classes, np.int64) for _ in range(2))
     write_labels(ROOM_LABELS, folder.out / "labels.csv")
     write_json(folder.out / MANIFEST, _manifest(plan, settings, total, False, pixels, images))
-    for n in _progress(_made(plan, folder.out, total, min(workers, total)), total, say):
+    for n in _progress(_made(plan, folder.out, total, min(workers, total), dask, settings["renderer"]), total, say):
         pixels += n
         images += n > 0
     manifest = _manifest(plan, settings, total, True, pixels, images)
@@ -266,12 +321,17 @@ def seg_generate(
     seed: int = 0,  # Another seed, other rooms
     images_per_room: int = 1,  # Views of each room
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
+    ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
+    truth: str = "",  # More than masks, some of: instances boxes visible depth normals
+    dask: str = "",  # Address of a Dask scheduler whose workers draw instead, on a file system shared with them
+    preview: bool = False,  # Only draw a contact sheet of `n` pairs (48 at most), OUT/preview.png?
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?
 ):
     "Draw `n` pairs of a room's picture and its exact label mask; run again to go on or to get more."
-    plan = Plan(seed, size, images_per_room, load_config(config) if config else RoomConfig())
+    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()))
+    if preview: return _preview(plan, n, Path(out) / "preview.png")
     start = time.perf_counter()
-    manifest = generate(n, out, plan, workers, overwrite, _tell)
+    manifest = generate(n, out, plan, workers, overwrite, dask, _tell)
     took = time.perf_counter() - start
     missing = [c for c, v in manifest["labels"].items() if not v["images"] and c != ROOM_LABELS.codes[0]]
     print(f"{manifest['count']} pairs of {size} px in {out}, {took:.0f} s, {manifest['count'] / took:.1f} pairs/s" + (f"; never seen: {', '.join(missing)}" if missing else ""))

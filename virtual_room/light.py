@@ -5,16 +5,17 @@ Plain numpy, computed once a room; must not know the engine or how a picture is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
-from virtual_room.placement import ARCHITECTURE, walls_of
+from virtual_room.placement import ARCHITECTURE, Wall, cells, walls_of
 from virtual_room.scene import Light, Part, Room
 from virtual_room.shapes import Mesh, box_map, mesh, place
 
 GAMMA = 2.2
+SLENDER = ("floor lamp", "side table", "plant")  # narrower where they stand than above
 HEADROOM = 2.0  # vertex colours hold light up to this much over white
 
 
@@ -25,6 +26,7 @@ class Surfaces:
     colour: np.ndarray  # (V, 3) uint8, tint times light
     uv: np.ndarray  # (V, 2) float32
     runs: list[tuple[int, str, np.ndarray]]  # thing, texture, triangles (T, 3)
+    shadows: np.ndarray  # (S, 4, 3) float32, flat quads that darken what things stand on
 
 
 def surfaces(room: Room) -> Surfaces:
@@ -42,7 +44,7 @@ def surfaces(room: Room) -> Surfaces:
     position, normal, uv, tint, glow, owner = (np.concatenate(b) for b in zip(*blocks))
     light = _light(room, position, normal, owner) + glow[:, None]
     colour = tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
-    return Surfaces(position.astype(np.float32), (colour * 255).round().astype(np.uint8), uv.astype(np.float32), _runs(owned, tris))
+    return Surfaces(position.astype(np.float32), (colour * 255).round().astype(np.uint8), uv.astype(np.float32), _runs(owned, tris), contact_shadows(room))
 
 
 def _family(shape: tuple) -> tuple:
@@ -54,10 +56,11 @@ def _table(room: Room, owned: list[tuple[int, Part]]) -> dict[str, np.ndarray]:
     "One row a part: how it lies in the room and what it looks like"
     parts, things = [p for _, p in owned], [room.things[i] for i, _ in owned]
     t = {k: np.array([getattr(p, k) for p in parts], float) for k in ("size", "at", "colour", "tile", "glow")}
-    heading = _euler(np.array([(0, 0, t.heading) for t in things], float))
+    heading, turn = _euler(np.array([(0, 0, t.heading) for t in things], float)), _euler(np.array([p.turn for p in parts], float))
     return t | dict(
         owner=np.array([i for i, _ in owned]), grained=np.array([p.texture.startswith("wood") for p in parts]),
-        cut=np.array([p.shape[1] if p.shape[0] == "bevel" else 0 for p in parts]), turn=heading @ _euler(np.array([p.turn for p in parts], float)),
+        cut=np.array([p.shape[1] if p.shape[0] == "bevel" else 0 for p in parts]), turn=heading @ turn,
+        shift=(t["at"][:, None] @ turn)[:, 0, ::2],
         origin=(heading @ t["at"][..., None])[..., 0] + np.array([t.at for t in things]))
 
 
@@ -77,7 +80,7 @@ def _block(t: dict[str, np.ndarray], m: Mesh) -> tuple[np.ndarray, ...]:
     "Position, normal, uv, tint, glow and owner of every vertex of parts of one mesh"
     position, normal, local = place(m, t["size"], t["origin"], t["turn"], t["cut"])
     fitted, tile = (t["tile"] == 0)[:, None, None], np.where(t["tile"] == 0, 1, t["tile"])[:, None, None]
-    uv = np.where(fitted, m.uv, (box_map(m, local, t["size"], t["grained"]) + t["at"][:, None, ::2]) / tile)
+    uv = np.where(fitted, m.uv, (box_map(m, local, t["size"], t["grained"]) + t["shift"][:, None]) / tile)
     each = (np.repeat(t[k], len(m.unit), axis=0) for k in ("colour", "glow", "owner"))
     return position.reshape(-1, 3), normal.reshape(-1, 3), uv.reshape(-1, 2), *each
 
@@ -108,7 +111,7 @@ def _occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarr
     "Darker towards the corners of the room and where furniture meets the floor, (V,)"
     open_ = np.ones(len(position))
     planes = [((0, 0, 1.0), position[:, 2]), ((0, 0, -1.0), room.height - position[:, 2])]
-    planes += [((*w.inward, 0.0), (position[:, :2] - w.a) @ w.inward) for w in walls_of(room.outline)]
+    planes += [((*w.inward, 0.0), _from_wall(w, position[:, :2])) for w in walls_of(room.outline)]
     for inward, distance in planes: open_ *= 1 - .22 * (1 - (normal @ np.array(inward)).clip(0)) * np.exp(-distance.clip(0) / .22)
     ground = np.flatnonzero((position[:, 2] < .02) & (normal[:, 2] > .9))
     for t in room.things:
@@ -116,15 +119,38 @@ def _occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarr
         a = np.radians(t.heading)
         local = (position[ground, :2] - t.at[:2]) @ np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
         distance = np.linalg.norm((np.abs(local) - np.array(t.model.size[:2]) / 2).clip(0), axis=1)
-        open_[ground] *= 1 - .6 * np.exp(-distance / .13)
+        open_[ground] *= 1 - .4 * np.exp(-distance / .13)
     return open_
+
+
+def contact_shadows(room: Room) -> np.ndarray:
+    "A quad (S, 4, 3) under each thing that stands on the floor or on another thing; over rugs, which are flat"
+    quads = []
+    for t in room.things:
+        under, (w, d, _) = room.things[t.support].model.kind, t.model.size
+        if t.model.kind in ARCHITECTURE or t.label == "furniture_rug" or under in ("wall", "ceiling"): continue
+        margin, z = (min(.14, .3 * min(w, d)), .0135) if under == "floor" else (min(.03, .25 * min(w, d)), t.at[2] + .002)
+        if t.model.kind in SLENDER: margin = -.12 * w
+        grown = replace(t, model=replace(t.model, size=(w + 2 * margin, d + 2 * margin, 0)))
+        quads.append(np.column_stack([grown.footprint, np.full(4, z)]))
+    return np.array(quads, np.float32).reshape(-1, 4, 3)
+
+
+def _from_wall(wall: Wall, points: np.ndarray) -> np.ndarray:
+    "Distance (N,) of points to the wall; those well behind it are far away"
+    along, off = (points - wall.a) @ wall.along, (points - wall.a) @ wall.inward
+    beyond = np.maximum(-along, along - wall.length).clip(0)
+    return np.where(off < -.3, 9.0, np.hypot(off.clip(0), beyond))
 
 
 def _occluders(room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Middles (B, 3), half sizes (B, 3) and headings (B,) of the boxes that throw shadows"
     casting = [t for t in room.things if t.at[2] < .02 and t.model.size[2] > .3 and t.model.kind not in (*ARCHITECTURE, "door", "floor lamp", "plant", "side table")]
-    middle = np.array([(*t.at[:2], t.model.size[2] / 2) for t in casting]).reshape(-1, 3)
-    return middle, np.array([t.model.size for t in casting]).reshape(-1, 3) / 2 * .92, np.radians([t.heading for t in casting])
+    _, corners = cells(room.outline)
+    h = np.full((len(corners), 1), room.height / 2)
+    middle = np.concatenate([np.array([(*t.at[:2], t.model.size[2] / 2) for t in casting]).reshape(-1, 3), np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, h])])
+    half = np.concatenate([np.array([t.model.size for t in casting]).reshape(-1, 3) / 2 * .92, np.hstack([(corners[:, 2:] - corners[:, :2]) / 2 - .02, h])])
+    return middle, half, np.radians([t.heading for t in casting] + [0] * len(corners))
 
 
 def _unshadowed(light: Light, position: np.ndarray, boxes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:

@@ -81,6 +81,22 @@ def box_distance(points: np.ndarray, thing: Thing) -> np.ndarray:
     return np.linalg.norm((np.abs(local) - np.asarray(thing.model.size[:2]) / 2).clip(0), axis=1)
 
 
+def cells(outline: tuple) -> tuple[np.ndarray, np.ndarray]:
+    "The rectangles (x0, y0, x1, y1) that make up an outline of right angles, (N, 4), and those that its bounding box has beyond it, (M, 4)"
+    x, y = (np.unique(np.asarray(outline)[:, i]) for i in (0, 1))
+    all_ = np.array([(a, c, b, d) for a, b in zip(x, x[1:]) for c, d in zip(y, y[1:])])
+    inside = edge_distance((all_[:, :2] + all_[:, 2:]) / 2, outline) > 0
+    return all_[inside], all_[~inside]
+
+
+def overhang(thing: Thing, outline: tuple) -> float:
+    "Metres by which the thing's footprint sticks out; a corner of the room inside the footprint counts too"
+    out = -edge_distance(thing.footprint, outline).min()
+    if len(outline) == 4: return out
+    pierced = (np.asarray(outline, float) - thing.at[:2]) @ turned(thing.heading)
+    return max(out, (np.asarray(thing.model.size[:2]) / 2 - np.abs(pierced)).min(1).max())
+
+
 @dataclass
 class Layout:
     "A room while it is being furnished"
@@ -93,13 +109,15 @@ class Layout:
     def __post_init__(self) -> None:
         self.walls = walls_of(self.outline)
         self.low, self.high = np.min(self.outline, axis=0), np.max(self.outline, axis=0)
+        rooms, _ = cells(self.outline)
+        self.main = max(rooms.tolist(), key=lambda c: (c[2] - c[0]) * (c[3] - c[1]))  # the largest rectangle of the floor
         self._reach = np.zeros((0, 5))  # for each thing: middle, radius, bottom and top, to find neighbours fast
 
     def fits(self, thing: Thing, gap: float = 0.0) -> bool:
         "Inside the room, apart from all others and out of the spaces to keep free"
         corners = thing.footprint
         if thing.at[2] + thing.model.size[2] > self.height or (corners < self.low).any() or (corners > self.high).any(): return False
-        if len(self.outline) > 4 and edge_distance(corners, self.outline).min() < 0: return False
+        if len(self.outline) > 4 and overhang(thing, self.outline) > 0: return False
         return self.clear_of_others(thing, gap) and all(apart(thing, o) for o in self.keep_free)
 
     def clear_of_others(self, thing: Thing, gap: float, but: int = -1) -> bool:
@@ -197,7 +215,7 @@ def find_faults(room: Room, tolerance: float = 2e-3) -> list[str]:
     placed = [(i, t) for i, t in enumerate(room.things) if t.model.kind not in ARCHITECTURE]
     for i, t in placed:
         name = f"{t.model.kind} {i}"
-        if edge_distance(t.footprint, room.outline).min() < -tolerance: faults.append(f"{name} sticks out of the room")
+        if overhang(t, room.outline) > tolerance: faults.append(f"{name} sticks out of the room")
         if t.at[2] + t.model.size[2] > room.height + tolerance: faults.append(f"{name} sticks through the ceiling")
         if not _supported(room, t, tolerance): faults.append(f"{name} floats")
     for n, (i, a) in enumerate(placed):

@@ -1,6 +1,6 @@
 """The engine's rim: a `Stage` turns rooms and cameras into pictures and exact instance masks with Panda3D's software renderer.
 
-The only module that knows Panda3D. It must not know seeds, files or where rooms come from.
+Only this module and `window` know Panda3D. It must not know seeds, files or where rooms come from.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ TRUTH_SAMPLING = 3  # the renderer rounds corners to whole pixels: truth is draw
 LARGEST = 4096
 NEAR, FAR = .08, 30.0
 MAX_THINGS = 400
+SHADOW = .5  # share of light that a contact shadow takes where it is darkest
+TRUTH = p3.BitMask32.bit(1)  # what only pictures show is hidden from cameras with this bit
+FACETS = p3.BitMask32.bit(2)  # of the camera that sees triangles, each in a colour of its own
 
 _SETTINGS = "load-display p3tinydisplay\naux-display\nwindow-type offscreen\naudio-library-name null\nnotify-level-x11display fatal\nnotify-level-device fatal\n"
 
@@ -29,19 +32,21 @@ _SETTINGS = "load-display p3tinydisplay\naux-display\nwindow-type offscreen\naud
 class Stage:
     "Two off-screen buffers that share one scene; `show` puts a room on it, `mask` and `picture` look at it"
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, supersampling: int = SUPERSAMPLING) -> None:
+        self.size, self.supersampling = size, supersampling
         self.engine = p3.GraphicsEngine()
-        self.pipe = _pipe()
+        self.pipe = software_pipe()
         self.root = p3.NodePath("rooms")
         self.root.setBin("unsorted", 0)  # else equal depths are settled by memory addresses, another way each run
         self.room = self.root.attachNewNode("room")
-        self.colour = self._camera("colour", size * SUPERSAMPLING, _colour_state())
+        self.colour = self._camera("colour", size * supersampling, vertex_colours())
         self.finer = TRUTH_SAMPLING if size * TRUTH_SAMPLING <= LARGEST else 1
         self.truth = self._camera("truth", size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
+        self.colour[1].setCameraMask(p3.BitMask32.bit(0)), self.truth[1].setCameraMask(TRUTH)
         self.truth[1].setTagStateKey("instance")
         for i in range(MAX_THINGS): self.truth[1].setTagState(str(i), _instance_state(i))
         self.lut = np.zeros(MAX_THINGS + 1, np.uint8)
+        self.facets = self.lit = self.facet_node = None
 
     def _camera(self, name: str, size: int, state: p3.RenderState, sharing=None) -> tuple:
         properties = p3.FrameBufferProperties()
@@ -66,21 +71,16 @@ class Stage:
         "Replace what is on the stage by surfaces that are lit already"
         if len(room.things) > MAX_THINGS: raise SegError(f"a room of {len(room.things)} things is more than {MAX_THINGS}; lower the room settings")
         self.room.removeNode()
-        self.room = self.root.attachNewNode("room")
-        vertices, nodes = _vertices(lit), {}
-        for i, name, tris in lit.runs:
-            if i not in nodes:
-                nodes[i] = p3.GeomNode(str(i))
-                nodes[i].setTag("instance", str(i))
-                self.room.attachNewNode(nodes[i])
-            nodes[i].addGeom(_geom(vertices, tris), _textured(name))
+        self.room = assembled(lit)
+        self.room.reparentTo(self.root)
+        self.lit, self.facet_node = lit, None
         codes = ROOM_LABELS.codes
         self.lut[:] = 0
         self.lut[1:len(room.things) + 1] = [codes.index(t.label) for t in room.things]
 
     def _look(self, which: tuple, camera: Camera) -> np.ndarray:
         "Draw one of the buffers alone, (H, W, 3) uint8"
-        for buffer, node, _ in (self.colour, self.truth): buffer.setActive(node is which[1])
+        for buffer, node, _ in filter(None, (self.colour, self.truth, self.facets)): buffer.setActive(node is which[1])
         path = p3.NodePath(which[1])
         path.setPos(*camera.at), path.lookAt(p3.Point3(*camera.target))
         which[1].getLens().setFov(camera.fov)
@@ -95,17 +95,66 @@ class Stage:
         seen = self._look(self.truth, camera)[middle, middle].astype(np.int32)
         return seen[..., 0] + 256 * seen[..., 1]
 
+    def geometry(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        "At each pixel's centre the depth along the view in metres, (H, W) float32, and the facet's normal, (H, W, 3) float32, x right, y down, z ahead; 0 for nothing"
+        corners = self._show_facets()
+        middle = slice(self.finer // 2, None, self.finer)
+        seen = self._look(self.facets, camera)[middle, middle].astype(np.int32)
+        which = seen[..., 0] + 256 * seen[..., 1] + 65536 * seen[..., 2] - 1
+        axes = _axes(camera)
+        own = (corners - np.asarray(camera.at)) @ axes.T
+        normal = np.cross(own[:, 1] - own[:, 0], own[:, 2] - own[:, 0])
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
+        normal *= -np.sign((normal * own[:, 0]).sum(1, keepdims=True))
+        x = ((np.arange(self.size) + .5) / self.size * 2 - 1) * np.tan(np.radians(camera.fov / 2))
+        n = normal[which]
+        along = n[..., 0] * x + n[..., 1] * x[:, None] + n[..., 2]
+        depth = (n * own[which, 0]).sum(2) / np.where(along > -1e-9, -1e-9, along)
+        depth = depth.clip(own[which, :, 2].min(2), own[which, :, 2].max(2))
+        return np.where(which < 0, 0, depth).astype(np.float32), np.where(which[..., None] < 0, 0, n).astype(np.float32)
+
+    def _show_facets(self) -> np.ndarray:
+        "Put the room's triangles before a camera of their own; their corners (T, 3, 3)"
+        tris = np.concatenate([t for _, _, t in self.lit.runs])
+        corners = self.lit.position[tris].astype(float)
+        if self.facets is None:
+            self.facets = self._camera("facets", self.size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
+            self.facets[1].setCameraMask(FACETS), self.facets[1].setInitialState(vertex_colours())
+            self.facet_root = p3.NodePath("facets")
+            self.facet_root.setBin("unsorted", 0)
+            self.facets[1].setScene(self.facet_root)
+        if self.facet_node is None:
+            self.facet_root.getChildren().detach()
+            self.facet_node = self.facet_root.attachNewNode(_facets(corners))
+        return corners
+
+    def uncovered(self, camera: Camera, things: list[int]) -> list[int]:
+        "Pixels that each of the things would have if nothing stood before it"
+        nodes = {int(n.getName()): n for n in self.room.getChildren() if n.getName().isdigit()}
+        for node in nodes.values(): node.hide(TRUTH)
+        pixels = []
+        for i in things:
+            nodes[i].show(TRUTH)
+            pixels.append(int((self.instances(camera) > 0).sum()))
+            nodes[i].hide(TRUTH)
+        for node in nodes.values(): node.show(TRUTH)
+        return pixels
+
     def mask(self, camera: Camera) -> np.ndarray:
         "Labels (H, W) uint8 from the instances"
         return self.lut[self.instances(camera)]
 
     def picture(self, camera: Camera) -> np.ndarray:
         "The developed picture (H, W, 3) uint8"
-        n = SUPERSAMPLING
+        n = self.supersampling
         fine = self._look(self.colour, camera).astype(np.uint16)
         sums = sum(fine[i::n, j::n] for i in range(n) for j in range(n))
-        curves = [_develop(camera.exposure * b, camera.contrast, 255 * n * n) for b in camera.balance]
-        return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves)], axis=2)
+        return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves(camera, 255 * n * n))], axis=2)
+
+
+def curves(camera: Camera, top: int) -> list[np.ndarray]:
+    "For each channel the table that develops 0..top to 0..255"
+    return [_develop(camera.exposure * b, camera.contrast, top) for b in camera.balance]
 
 
 def _develop(gain: float, contrast: float, top: int) -> np.ndarray:
@@ -117,7 +166,7 @@ def _develop(gain: float, contrast: float, top: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _pipe() -> p3.GraphicsPipe:
+def software_pipe() -> p3.GraphicsPipe:
     "The software renderer, loaded once a process"
     p3.loadPrcFileData("virtual_room", _SETTINGS)
     pipe = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3tinydisplay")
@@ -129,10 +178,10 @@ def _pipe() -> p3.GraphicsPipe:
 
 def driver() -> str:
     "What draws: the same bytes come from the same driver only"
-    return f"Panda3D {p3.PandaSystem.getVersionString()} {_pipe().getInterfaceName()}"
+    return f"Panda3D {p3.PandaSystem.getVersionString()} {software_pipe().getInterfaceName()}"
 
 
-def _colour_state() -> p3.RenderState:
+def vertex_colours() -> p3.RenderState:
     return p3.RenderState.make(p3.ColorAttrib.makeVertex(), p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MSmooth))
 
 
@@ -147,6 +196,44 @@ def _instance_state(i: int) -> p3.RenderState:
     return plain.getState()
 
 
+def assembled(lit: Surfaces) -> p3.NodePath:
+    "A node for the room, and in it one for each thing, tagged with its number"
+    room, vertices, nodes = p3.NodePath("room"), _vertices(lit), {}
+    for i, name, tris in lit.runs:
+        if i not in nodes:
+            nodes[i] = p3.GeomNode(str(i))
+            nodes[i].setTag("instance", str(i))
+            room.attachNewNode(nodes[i])
+        nodes[i].addGeom(_geom(vertices, tris), _textured(name))
+    room.attachNewNode(_shadows(lit.shadows)).hide(TRUTH)
+    return room
+
+
+def _shadows(quads: np.ndarray) -> p3.GeomNode:
+    "Contact shadows, drawn last and never in the truth"
+    n = len(quads)
+    uv = np.tile(np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]), (n, 1))
+    black = Surfaces(quads.reshape(-1, 3), np.zeros((4 * n, 3), np.uint8), uv, [], quads)
+    node = p3.GeomNode("shadows")
+    if n: node.addGeom(_geom(_vertices(black), (np.arange(n)[:, None, None] * 4 + [[0, 1, 2], [0, 2, 3]]).reshape(-1, 3)), _shadow_state())
+    return node
+
+
+@lru_cache(maxsize=1)
+def _shadow_state() -> p3.RenderState:
+    "Dark in the middle and clear at the border, blended"
+    side = 64
+    x = np.abs((np.arange(side) + .5) / side * 2 - 1)
+    ramp = ((1 - (x[:, None] ** 3.5 + x ** 3.5) ** (1 / 3.5)) / .45).clip(0, 1)
+    pixels = np.zeros((side, side, 4), np.uint8)
+    pixels[..., 3] = (SHADOW * 255 * ramp * ramp * (3 - 2 * ramp)).round()
+    soft = p3.Texture("shadow")
+    soft.setup2dTexture(side, side, p3.Texture.TUnsignedByte, p3.Texture.FRgba)
+    soft.setRamImage(pixels.tobytes())
+    soft.setWrapU(p3.SamplerState.WMClamp), soft.setWrapV(p3.SamplerState.WMClamp)
+    return p3.RenderState.make(p3.TextureAttrib.make(soft), p3.TransparencyAttrib.make(p3.TransparencyAttrib.MAlpha), p3.DepthWriteAttrib.make(p3.DepthWriteAttrib.MOff))
+
+
 def _vertices(lit: Surfaces) -> p3.GeomVertexData:
     "One vertex table for the room"
     rows = np.zeros(len(lit.position), [("position", "f4", 3), ("colour", "u1", 4), ("uv", "f4", 2)])
@@ -155,6 +242,31 @@ def _vertices(lit: Surfaces) -> p3.GeomVertexData:
     data.uncleanSetNumRows(len(rows))
     memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
     return data
+
+
+def _axes(camera: Camera) -> np.ndarray:
+    "Rows right, down and ahead of a camera (3, 3)"
+    ahead = np.subtract(camera.target, camera.at)
+    ahead = ahead / np.linalg.norm(ahead)
+    right = np.cross(ahead, (0, 0, 1.0))
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(ahead, right), ahead])
+
+
+def _facets(corners: np.ndarray) -> p3.GeomNode:
+    "Triangles (T, 3, 3), the i-th in the colour of the number i + 1; floats, since bytes come out one off"
+    number = np.arange(1, len(corners) + 1)
+    layout = p3.GeomVertexArrayFormat()
+    layout.addColumn(p3.InternalName.getVertex(), 3, p3.Geom.NTFloat32, p3.Geom.CPoint), layout.addColumn(p3.InternalName.getColor(), 4, p3.Geom.NTFloat32, p3.Geom.CColor)
+    rows = np.ones((len(corners), 3, 7), np.float32)
+    rows[..., :3] = corners
+    for channel in range(3): rows[..., 3 + channel] = ((number // 256 ** channel % 256 + .5) / 256)[:, None]
+    data = p3.GeomVertexData("facets", p3.GeomVertexFormat.registerFormat(p3.GeomVertexFormat(layout)), p3.Geom.UHStatic)
+    data.uncleanSetNumRows(rows.shape[0] * 3)
+    memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
+    node = p3.GeomNode("facets")
+    node.addGeom(_geom(data, np.arange(rows.shape[0] * 3).reshape(-1, 3)), p3.RenderState.make(p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MFlat), 100))
+    return node
 
 
 def _geom(vertices: p3.GeomVertexData, tris: np.ndarray) -> p3.Geom:

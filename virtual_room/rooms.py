@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from virtual_room import furniture as f
-from virtual_room.placement import CEILING, FLOOR, Layout, Wall, edge_distance, walkable
+from virtual_room.placement import CEILING, FLOOR, Layout, Wall, cells, edge_distance, overhang, walkable
 from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, Vec
 from virtual_room.textures import hsv, pick
 
@@ -22,14 +22,24 @@ SEAM = .008  # metres by which neighbouring panels overlap, so that no gap shows
 def make_room(seed: int | list[int], config: RoomConfig = RoomConfig()) -> Room:
     "The room of a seed; the same seed and ranges give the same room"
     rng = np.random.default_rng(seed)
-    w, d, h = (float(rng.uniform(*r)) for r in (config.width, config.depth, config.height))
-    layout = Layout(((0.0, 0.0), (w, 0.0), (w, d), (0.0, d)), h, rng)
+    layout = Layout(_outline(rng, config), float(rng.uniform(*config.height)), rng)
     night = bool(rng.random() < config.night)
     lights = _build(layout, night)
     _furnish(layout, config, f.draw_style(rng))
     lights += _switch_on(layout, night)
-    tone = rng.uniform(.15, .45) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / (w * d)
-    return Room(layout.outline, h, tuple(layout.things), tuple(lights), tuple(tone.tolist()))
+    tone = rng.uniform(.15, .45) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / np.prod(layout.high)
+    return Room(layout.outline, layout.height, tuple(layout.things), tuple(lights), tuple(tone.tolist()))
+
+
+def _outline(rng: Rng, config: RoomConfig) -> tuple:
+    "A rectangle, or one that lacks a corner"
+    w, d = (float(rng.uniform(*r)) for r in (config.width, config.depth))
+    if rng.random() >= config.l_shape or min(w, d) < 3.6: return (0.0, 0.0), (w, 0.0), (w, d), (0.0, d)
+    x, y = (side - float(rng.uniform(*np.clip(np.multiply(side, config.corner), 1.0, side - 2.4))) for side in (w, d))
+    corners = [(0.0, 0.0), (w, 0.0), (w, y), (x, y), (x, d), (0.0, d)]
+    for i, side in enumerate((w, d)):
+        if rng.random() < .5: corners = [tuple(side - v if k == i else v for k, v in enumerate(c)) for c in corners[::-1]]
+    return tuple(corners)
 
 
 def _panel(m: f.Material, x: float, z: float, w: float, h: float) -> Part:
@@ -37,17 +47,19 @@ def _panel(m: f.Material, x: float, z: float, w: float, h: float) -> Part:
     return Part(cells, (w + SEAM, 1, h + SEAM), (x, 0, z), m.colour, m.texture, m.tile)
 
 
-def _flat(m: f.Material, w: float, d: float, up: bool) -> Part:
-    part = _panel(m, 0, 0, w, d)
-    return replace(part, turn=(90 if up else -90, 0, 0))
+def _flat(layout: Layout, label: str, m: f.Material, z: float) -> Thing:
+    "A floor, or a ceiling that looks down, of one panel a rectangle"
+    middle, size = layout.high / 2, layout.high
+    turn = (-90 if z else 90, 0, 0)
+    parts = tuple(replace(_panel(m, 0, 0, x1 - x0, y1 - y0), at=((x0 + x1 - size[0]) / 2, (y0 + y1 - size[1]) / 2, 0), turn=turn) for x0, y0, x1, y1 in cells(layout.outline)[0].tolist())
+    return Thing(Model(label, label.split("_")[1], (*size.tolist(), 0), parts), (*middle.tolist(), z), 0, CEILING if z else FLOOR)
 
 
 def _build(layout: Layout, night: bool) -> list[Light]:
     "Floor, ceiling, walls with their door and windows"
-    rng, (w, d) = layout.rng, layout.outline[2]
+    rng = layout.rng
     floor, ceiling = _floor_material(rng), f.Material(hsv(.1, rng.uniform(0, .05), rng.uniform(.88, 1)), pick(rng, "plaster"), 1.5)
-    layout.add(Thing(Model("building_floor", "floor", (w, d, 0), (_flat(floor, w, d, True),)), (w / 2, d / 2, 0), 0, FLOOR))
-    layout.add(Thing(Model("building_ceiling", "ceiling", (w, d, 0), (_flat(ceiling, w, d, False),)), (w / 2, d / 2, layout.height), 0, CEILING))
+    layout.add(_flat(layout, "building_floor", floor, 0.0)), layout.add(_flat(layout, "building_ceiling", ceiling, layout.height))
     plans = _openings(layout)
     materials = _wall_materials(rng)
     skirting = f.Material(hsv(.1, .03, .95)) if rng.random() < .7 else f.draw_wood(rng)
@@ -75,7 +87,7 @@ def _wall_materials(rng: Rng) -> tuple[f.Material, f.Material]:
 def _openings(layout: Layout) -> list[list[tuple]]:
     "For each wall its holes (kind, s0, s1, z0, z1), from the wall's start"
     rng, plans = layout.rng, [[] for _ in layout.walls]
-    order = rng.permutation(len(layout.walls))
+    order = rng.permutation([i for i, w in enumerate(layout.walls) if w.length > 1.9])
     for n, i in enumerate(order[: 1 + int(rng.integers(1, 3))]):
         length = layout.walls[i].length
         if n == 0:
@@ -83,7 +95,7 @@ def _openings(layout: Layout) -> list[list[tuple]]:
             s = rng.uniform(.15, length - w - .15)
             plans[i].append(("door", s, s + w, 0.0, rng.uniform(1.98, 2.08)))
         else:
-            w = min(rng.uniform(.9, 2.2), length - .8)
+            w = min(rng.uniform(.9, 2.2), length - .9)
             s, sill = rng.uniform(.4, length - w - .4), rng.choice([.35, .8, .95])
             plans[i].append(("window", s, s + w, sill, min(layout.height - .25, sill + rng.uniform(1.1, 1.7))))
     return plans
@@ -144,20 +156,21 @@ def _window(rng: Rng, w: float, h: float, night: bool, z: float) -> Model:
     parts = [f.picture(pick(rng, "view"), 0, -.06, h / 2, w + .4, h + .4, .9 if night else 1.5, shade)]
     parts += [f.box(frame, x * (w - .06) / 2, -.03, 0, .06, .06, h) for x in (-1, 1)] + [f.box(frame, 0, -.03, y, w, .06, .06) for y in (0, h - .06)]
     parts += [f.box(frame, w * (i / n - .5), -.03, 0, .05, .05, h) for n in [int(rng.integers(1, 4))] for i in range(1, n)]
-    parts.append(f.box(frame, 0, 0, -.03, w + .1, .14, .03, .005))
-    if rng.random() < .65: parts += _curtains(rng, w, h)
-    wide = w + (.5 if len(parts) > 9 else .12)
-    return Model("empty", "window", (wide, .14, h + .06), tuple(replace(p, at=(p.at[0], p.at[1] - .07, p.at[2])) for p in parts))
+    parts += [f.box(frame, x * (w + .046) / 2, .004, 0, .07, .02, h + .058, .004) for x in (-1, 1)] + [f.box(frame, 0, .004, h - .012, w, .02, .07, .004)]
+    parts.append(f.box(frame, 0, 0, -.03, w + .14, .14, .042, .005))
+    curtains = rng.random() < .65
+    if curtains: parts += _curtains(rng, w, h)
+    return Model("empty", "window", (w + (.5 if curtains else .14), .14, h + .08), tuple(replace(p, at=(p.at[0], p.at[1] - .07, p.at[2])) for p in parts))
 
 
 def _curtains(rng: Rng, w: float, h: float) -> list[Part]:
     "Two gathered lengths of cloth on a rod"
     m, metal, width = f.draw_textile(rng), f.Material((.4, .4, .4)), rng.uniform(.15, .4)
-    parts = [f.box(metal, 0, .09, h + .03, w + .45, .02, .02)]
+    parts = [f.box(metal, 0, .085, h + .035, w + .45, .025, .025, .008)]
     for side in (-1, 1):
         for i in range(n := max(2, round(width / .07))):
             x = side * (w / 2 + .18 - (i + .5) * width / n)
-            parts.append(Part(("lathe", f.ROD, 8), (width / n * 1.15, .06, h + .05), (x, .09, (h + .01) / 2), m.colour, m.texture, m.tile))
+            parts.append(Part(("lathe", f.ROD, 8), (width / n * 1.15, .07, h + .06), (x, .085, (h + .02) / 2), m.colour, m.texture, m.tile))
     return parts
 
 
@@ -179,6 +192,8 @@ def _furnish(layout: Layout, config: RoomConfig, style: f.Style) -> None:
     if wanted(): layout.on_floor(f.floor_lamp(rng, style), gap=.03, near_wall=True)
     if rng.random() < config.distractors: bases.append(layout.on_floor(f.side_table(rng, style), gap=.08))
     if rng.random() < config.dog: layout.on_floor(f.dog(rng, style), gap=.05)
+    for _ in range(int(rng.integers(1, 6)) if rng.random() < config.clutter else 0):
+        layout.on_floor(f.CLUTTER[int(rng.integers(len(f.CLUTTER)))](rng, style), gap=.03)
     for make in (f.plant, f.basket):
         if rng.random() < config.distractors * .6: layout.on_floor(make(rng, style), gap=.04, near_wall=True)
     if wanted(): _rug(layout, style)
@@ -208,13 +223,13 @@ def _television(layout: Layout, style: f.Style, bed: int | None) -> int | None:
 
 def _rug(layout: Layout, style: f.Style) -> None:
     "Flat in the middle; furniture may stand on it"
-    rng, (w, d) = layout.rng, layout.outline[2]
+    rng, (x0, y0, x1, y1) = layout.rng, layout.main
     model = f.rug(rng, style)
     turn = float(rng.choice([0, 90])) if rng.random() < .7 else float(rng.uniform(0, 180))
     for _ in range(12):
-        x, y = w / 2 + rng.uniform(-.25, .25) * w, d / 2 + rng.uniform(-.25, .25) * d
+        x, y = x0 + rng.uniform(.25, .75) * (x1 - x0), y0 + rng.uniform(.25, .75) * (y1 - y0)
         rug = Thing(model, (float(x), float(y), 0.0), turn, FLOOR)
-        if edge_distance(rug.footprint, layout.outline).min() > .08:
+        if overhang(rug, layout.outline) < -.08:
             layout.add(rug)
             return
 
@@ -230,11 +245,11 @@ def _on_walls(layout: Layout, config: RoomConfig, style: f.Style, bases: list) -
 
 def _ceiling_lamp(layout: Layout, style: f.Style) -> None:
     "Hangs in the middle; unlabelled"
-    rng, (w, d) = layout.rng, layout.outline[2]
+    rng, (x0, y0, x1, y1) = layout.rng, layout.main
     size, drop = rng.uniform(.25, .45), rng.uniform(.12, .5)
     shade = replace(f.floor_lamp(rng, style).parts[-1], size=(size, size, .15), at=(0, 0, .075))
     model = Model("empty", "ceiling lamp", (size, size, drop), (shade, f.rod(style.metal, 0, 0, .12, .02, drop - .12)))
-    layout.add(Thing(model, (w / 2, d / 2, layout.height - drop), 0.0, CEILING))
+    layout.add(Thing(model, ((x0 + x1) / 2, (y0 + y1) / 2, layout.height - drop), 0.0, CEILING))
 
 
 def _small_things(layout: Layout, config: RoomConfig, style: f.Style, tables: list[int], bases: list[int]) -> None:
@@ -279,7 +294,8 @@ def _switch_on(layout: Layout, night: bool) -> list[Light]:
 
 def make_camera(room: Room, rng: Rng, config: RoomConfig = RoomConfig()) -> Camera:
     "A person's view from the walkable floor: of the room's middle with a deviation, or of a small thing near by"
-    develop = dict(exposure=float(rng.uniform(*config.exposure)), contrast=float(rng.uniform(*config.contrast)), balance=tuple((1 + rng.uniform(-.08, .08, 3) * [1, .3, 1]).tolist()))
+    develop = dict(exposure=float(rng.uniform(*config.exposure)), contrast=float(rng.uniform(*config.contrast)), balance=tuple((1 + config.white_balance * rng.uniform(-1, 1, 3) * [1, .3, 1]).tolist()))
+    if rng.random() < config.effects: develop |= {k: float(rng.uniform(*getattr(config, k))) for k in ("blur", "vignette", "noise", "jpeg")}
     small = [t for t in room.things if t.label.startswith(("items_", "live_")) or t.label in RARE]
     close = bool(small) and rng.random() < config.close_up
     spot = _stand(room, rng, small[int(rng.integers(len(small)))] if close else None)

@@ -8,7 +8,7 @@ A thing's own frame has its origin in the middle of its footprint on its lowest 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,10 @@ class Camera:
     exposure: float = 1.0
     contrast: float = 0.0  # 0 plain .. 1 strong
     balance: Vec = (1.0, 1.0, 1.0)
+    blur: float = 0.0  # deviation in pixels of a picture 256 pixels wide
+    vignette: float = 0.0  # share of light that is missing in the corners
+    noise: float = 0.0  # deviation in grey levels
+    jpeg: float = 100.0  # quality; 100: never compressed
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,13 @@ class RoomConfig:
     width: Range = (3.4, 5.6)
     depth: Range = (3.2, 5.2)
     height: Range = (2.4, 2.9)
+    l_shape: float = 0.25
+    corner: Range = (0.3, 0.5)  # of an L: the share of each side that is missing
     night: float = 0.2
     furniture: float = 0.8
     small_things: float = 0.8
     distractors: float = 0.5
+    clutter: float = 0.35
     dog: float = 0.6
     camera_height: Range = (1.2, 1.8)
     fov: Range = (52.0, 82.0)
@@ -126,13 +133,19 @@ class RoomConfig:
     close_up_fov: Range = (26.0, 46.0)
     exposure: Range = (0.75, 1.5)
     contrast: Range = (0.2, 1.0)
+    white_balance: float = 0.08
+    effects: float = 0.5  # share of the pictures that have the following
+    blur: Range = (0.0, 0.9)
+    vignette: Range = (0.0, 0.3)
+    noise: Range = (0.0, 5.0)
+    jpeg: Range = (60.0, 100.0)
 
     def __post_init__(self) -> None:
         for f in fields(self): _check(f.name, getattr(self, f.name), *_LIMITS.get(f.name, (0.0, 1.0)))
 
 
 _LIMITS = dict(width=(2.8, 12.0), depth=(2.8, 12.0), height=(2.2, 4.0), camera_height=(0.8, 2.0), fov=(20.0, 110.0),
-               yaw_deviation=(0.0, 180.0), close_up_fov=(15.0, 90.0), exposure=(0.2, 4.0))
+               yaw_deviation=(0.0, 180.0), close_up_fov=(15.0, 90.0), exposure=(0.2, 4.0), blur=(0.0, 8.0), noise=(0.0, 60.0), jpeg=(5.0, 100.0), corner=(0.2, 0.6))
 
 
 def _check(name: str, value: Any, low: float, high: float) -> None:
@@ -150,10 +163,25 @@ def load_config(path: str | Path) -> RoomConfig:
     try: values = json.loads(Path(path).read_text())
     except (OSError, ValueError) as e: raise SegError(f"cannot read the room settings {path}: {e}. Give a JSON file with one object.") from e
     if not isinstance(values, dict): raise SegError(f"the room settings {path} hold no JSON object; write {{\"width\": [3, 5]}}, for example.")
+    return _changed(RoomConfig(), values, str(path))
+
+
+def override(config: RoomConfig, text: str) -> RoomConfig:
+    "Settings with some replaced, as in `night=0.5 width=3,4`"
+    values = {}
+    for word in text.split():
+        name, _, value = word.partition("=")
+        try: numbers = [float(v) for v in value.split(",")]
+        except ValueError: raise SegError(f"'{word}' sets nothing; write name=number or name=low,high.") from None
+        values[name] = numbers[0] if len(numbers) == 1 else numbers
+    return _changed(config, values, "--ranges")
+
+
+def _changed(config: RoomConfig, values: dict[str, Any], source: str) -> RoomConfig:
     known = [f.name for f in fields(RoomConfig)]
     unknown = sorted(set(values) - set(known))
-    if unknown: raise SegError(f"unknown room setting '{unknown[0]}' in {path}; known are {', '.join(known)}.")
-    return RoomConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    if unknown: raise SegError(f"unknown room setting '{unknown[0]}' in {source}; known are {', '.join(known)}.")
+    return replace(config, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def turned(heading: float) -> np.ndarray:
