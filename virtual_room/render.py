@@ -84,7 +84,7 @@ class Stage:
         path = p3.NodePath(which[1])
         path.setPos(*camera.at), path.lookAt(p3.Point3(*camera.target))
         which[1].getLens().setFov(camera.fov)
-        self.engine.renderFrame()
+        draw(self.engine)
         target = which[2]
         raw = np.frombuffer(target.getRamImage(), np.uint8).reshape(target.getYSize(), target.getXSize(), -1)
         return raw[::-1, :, 2::-1]
@@ -163,6 +163,12 @@ def _develop(gain: float, contrast: float, top: int) -> np.ndarray:
     soft = np.where(linear < .6, linear, 1 - .4 * np.exp(-(linear - .6) / .4))
     shown = soft ** (1 / GAMMA)
     return (255 * (shown + contrast * (3 * shown ** 2 - 2 * shown ** 3 - shown))).round().astype(np.uint8)
+
+
+def draw(engine: p3.GraphicsEngine) -> None:
+    "One frame; states of earlier ones, which the engine keeps, are let go"
+    engine.renderFrame()
+    p3.TransformState.garbageCollect(), p3.RenderState.garbageCollect()
 
 
 @lru_cache(maxsize=1)

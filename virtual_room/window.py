@@ -14,7 +14,7 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path
 from virtual_room.light import Surfaces
-from virtual_room.render import FAR, NEAR, assembled, curves, software_pipe, vertex_colours
+from virtual_room.render import FAR, NEAR, assembled, curves, draw, software_pipe, vertex_colours
 from virtual_room.scene import Camera
 
 LAYER = 512  # side of the texture that carries the labels: the software renderer wants powers of two
@@ -125,7 +125,7 @@ class Window:
         path.setScale(LETTER), path.setPos(x, 0, -y - LETTER * .3)
         return path
 
-    def draw(self) -> None: self.engine.renderFrame()
+    def draw(self) -> None: draw(self.engine)
 
     def pressed(self) -> list[str]:
         "Keys that went down since the last call, by Panda3D's names"
