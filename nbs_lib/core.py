@@ -57,14 +57,18 @@ def read_json(
     except FileNotFoundError: raise SegError(f"{path} is missing; {hint}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise SegError(f"{path} is not readable as JSON ({e}); {hint}") from None
 
-# %% ../nbs/00_core.ipynb #fc73d7d5
+# %% ../nbs/00_core.ipynb #3f88a11c
 def seg_command(f):
     "Give `f` a console entry `f.main(argv=None)` whose options are `f`'s documented parameters."
     f.main = functools.partial(_main, f)
     return f
 
 def _main(f, argv=None):
-    try: f(**vars(_parser(f).parse_args(argv)))
+    try:
+        parser, first = _parser(f), argparse.ArgumentParser(add_help=False)
+        first.add_argument('--config')
+        if 'config' in inspect.signature(f).parameters and (path := first.parse_known_args(argv)[0].config): parser.set_defaults(**_settings(f, path))
+        f(**vars(parser.parse_args(argv)))
     except (SegError, OSError) as e: _exit(f"{f.__name__}: {e}", 1)
     except KeyboardInterrupt: _exit(f"{f.__name__}: interrupted; what was finished is kept", 130)
 
@@ -79,6 +83,26 @@ def _parser(f):
         elif args := typing.get_args(p.annotation): parser.add_argument(name, type=args[0], nargs='+', help=help)
         else: parser.add_argument(name, type=p.annotation, help=help)
     return parser
+
+def _settings(f, path):
+    "Values for the parameters of `f` from a YAML file, each known and of the right type."
+    import yaml
+    try: values = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
+    except FileNotFoundError: raise SegError(f"{path} is missing; give a YAML file of settings") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise SegError(f"{path} is not readable as YAML: {' '.join(str(e).split())}") from None
+    known = {k: p.annotation for k, p in inspect.signature(f, eval_str=True).parameters.items() if k != 'config'}
+    if not isinstance(values, dict): raise SegError(f"{path} holds no settings; write one a line, like size: 64")
+    for k, v in values.items():
+        if k not in known: raise SegError(f"{path} sets {k!r}, which {f.__name__} does not know; it knows {', '.join(known)}")
+        want = known[k]
+        if want is float and isinstance(v, (int, str)) and not isinstance(v, bool): v = _number(v)  # YAML reads 1e-3 as text
+        if type(v) is not want: raise SegError(f"{path} sets {k} to {v!r}, which is no {want.__name__}")
+        values[k] = v
+    return values
+
+def _number(v):
+    try: return float(v)
+    except ValueError: return v
 
 def _exit(message, status):
     print(message, file=sys.stderr)

@@ -85,7 +85,7 @@ def relight(
     x = mean + (x - mean)*(1 + _spread(n, light, x.device))[dim]
     return (x*(1 + _spread(n, light, x.device))[dim]*(1 + _spread(3*n, light/4, x.device)).view(n, 3, 1, 1)).clamp(0, 1)
 
-# %% ../nbs/05_dataloaders.ipynb #acd59259
+# %% ../nbs/05_dataloaders.ipynb #af571196
 class CachedDL(TfmdDL):
     "fastai's loader with whole batches taken from `pixels` (n, h, w, 4); `rows` says which row each item of the data set is."
     pixels, rank, world, batch = None, 0, 1, ()
@@ -103,9 +103,11 @@ class CachedDL(TfmdDL):
     def get_idxs(self):
         idxs = super().get_idxs()
         return idxs[self.rank:len(idxs)//self.world*self.world if self.shuffle else None:self.world]
-    def __len__(self): return -(-len(range(self.rank, self.n//self.world*self.world if self.shuffle else self.n, self.world))//self.bs)
+    def __len__(self):
+        n = len(range(self.rank, self.n//self.world*self.world if self.shuffle else self.n, self.world))
+        return n//self.bs if self.drop_last else -(-n//self.bs)
     def create_batches(self, samps):
-        for idxs in chunked(samps, self.bs):
+        for idxs in chunked(samps, self.bs, self.drop_last):
             self.batch = idxs
             b = self.pixels[self.rows[idxs].to(self.pixels.device)]
             yield TensorImage(b[..., :3].permute(0, 3, 1, 2)), TensorMask(b[..., 3])

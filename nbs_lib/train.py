@@ -4,24 +4,28 @@
 
 # %% auto #0
 __all__ = ['LADDER', 'PRECISIONS', 'batch_size', 'check_upscale', 'model_name', 'read_ladder', 'add_to_ladder', 'ladder_row',
-           'set_seed', 'train', 'finish', 'seg_train']
+           'set_seed', 'train', 'finish', 'climb', 'seg_train']
 
-# %% ../nbs/11_train.ipynb #5f9aa673
+# %% ../nbs/11_train.ipynb #10c32a60
 import csv, random, sys, time
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np, torch
 
+from .browse import class_weights as balanced
 from .check import assert_trainable
-from .core import SegError, atomic_path, seg_command
+from .core import SegError, read_json, seg_command
 from .dataloaders import check_size, seg_dataloaders
 from .datasets import find_pairs
+from .fit import EMA, EarlyStop, Ranks, fit, largest_batch, layer_rates, processes
 from .labels import open_image
-from .learner import fit, history, layer_rates, load_weights, peak_memory, save_model, seg_learner, transfer, valid_matrix
+from .learner import history, load_weights, peak_memory, save_model, seg_learner, transfer, valid_matrix, worst_results
 from .metrics import class_table, format_table, scores
+from .models import split_arch
+from .track import Track, write_csv
 
-# %% ../nbs/11_train.ipynb #04cf2644
+# %% ../nbs/11_train.ipynb #baa2b63e
 def batch_size(
     size,  # Pixels: one number or (height, width)
     at=16, # Pictures a batch at 64×64
@@ -41,14 +45,14 @@ def check_upscale(
         raise SegError(f"size {h}×{w} is above the pictures' own ({data.pairs[0].image} is {image.height}×{image.width}); make larger ones, e.g. `seg_generate 500 --size {max(h, w)} --out FOLDER`, or stop at a smaller size")
 
 def model_name(
-    arch, # Name of the encoder
+    arch, # Architecture
     size, # Pixels: one number or (height, width)
 ):
-    "What a saved model is called: unet_resnet34_64, or unet_resnet34_352x480."
-    h, w = check_size(size)
-    return f'unet_{arch}_{h}' + (f'x{w}' if w != h else '')
+    "What a saved model is called: unet_resnet34_64, unet_resnet34_352x480, light_resnet34_64, smp_unet_resnet34_64, smp_segformer_mit_b0_64."
+    (family, encoder), (h, w) = split_arch(arch), check_size(size)
+    return f"{family if family == 'light' else f'smp_{family}' if family else 'unet'}_{encoder}_{h}" + (f'x{w}' if w != h else '')
 
-# %% ../nbs/11_train.ipynb #bccc511d
+# %% ../nbs/11_train.ipynb #3f388109
 LADDER = ['model', 'size', 'train_loss', 'valid_loss', 'foreground_accuracy', 'dice', 'epochs', 'minutes', 'peak_memory_gb', 'device']
 
 def read_ladder(
@@ -66,10 +70,7 @@ def add_to_ladder(
     row = {k: f'{row[k]:.4f}' if isinstance(row[k], float) else str(row[k]) for k in LADDER}
     rows = [r for r in read_ladder(path) if r['model'] != row['model']] + [row]
     rows.sort(key=lambda r: (np.prod([int(s) for s in r['size'].split('×')]), r['model']))
-    with atomic_path(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
-        writer = csv.DictWriter(f, LADDER)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
     return rows
 
 def ladder_row(
@@ -81,7 +82,7 @@ def ladder_row(
     return {**last, 'model': model_name(learn.arch, learn.dls.size), 'size': f'{h}×{w}', 'epochs': len(history(learn)), 'minutes': seconds/60,
             'peak_memory_gb': peak_memory(learn.dls.device.type), 'device': torch.cuda.get_device_name() if learn.dls.device.type == 'cuda' else f'{torch.get_num_threads()} CPU threads'}
 
-# %% ../nbs/11_train.ipynb #50e6d072
+# %% ../nbs/11_train.ipynb #88b60c12
 def set_seed(seed):
     "Seed Python, numpy and torch."
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
@@ -90,76 +91,141 @@ def train(
     data,             # A `SegData`
     size=64,          # Pixels: one number or (height, width)
     epochs=8,         # Epochs in all
-    arch='resnet34',  # Name of the encoder
+    arch='resnet34',  # Architecture, see `nbs_lib.models`
     weights=None,     # Saved model to start from (.safetensors)
     out='Assets/Data~/models', # Folder of the saved model and the ladder table
     lr=None,          # Highest learning rate; None: 1e-3, and a third of it when starting from weights
-    bs=None,          # Pictures a batch; None: 16 at 64 px, less with the area
+    bs=None,          # Pictures a batch; None: 16 at 64 px, less with the area; 0: as many as fit into the memory
     valid=0.2,        # Share of pairs to validate on where the data do not say
     seed=0,           # Of split, weights and order
-    pretrained=False, # Start the encoder from ImageNet's weights?
+    pretrained=False, # Start the encoder from ImageNet's weights? Or a file of encoder weights
     resume=False,     # Go on where an interrupted training stopped?
     num_workers=None, # Processes that decode
     bf16=None,        # Train in bfloat16? None: if it is faster here
     bar=True,         # Show a progress bar? (a table of epochs is shown in any case)
+    loss='cross_entropy', # Loss, or sum of losses, see `nbs_lib.losses`
+    counts=None,      # Pixel counts from `assert_trainable`: weigh rare classes up; None: weigh all alike
+    augment=True,     # Flip, turn, zoom and relight training pictures?
+    ema=False,        # Average the weights?
+    patience=None,    # Stop after so many epochs without a better Dice; None: never
+    track='',         # 'tensorboard', 'wandb' or both, beside the table that is always written
+    compile=False,    # Let torch.compile fuse the network?
 ):
-    "Train, save `out`/NAME.safetensors + .json and the history, add the ladder's row. Returns the learner and all rows."
+    "Train, save `out`/NAME.safetensors + .json and the history, add the ladder's row. Returns the learner and all rows (none in the further processes of `accelerate launch`)."
     check_upscale(data, size)
-    name = model_name(arch, size)
-    checkpoint, stats = Path(out)/f'{name}.checkpoint', None
-    if weights: stats = load_weights(weights)[1]['stats']
+    name, meta, (rank, world), accelerator = model_name(arch, size), load_weights(weights)[1] if weights else {}, processes(), None
+    if world > 1:
+        from accelerate import Accelerator
+        accelerator = Accelerator(cpu=not torch.cuda.is_available())
     set_seed(seed)
-    dls = seg_dataloaders(data, size, bs or batch_size(size), valid, seed, stats=stats, num_workers=num_workers)
-    learn = seg_learner(dls, arch, pretrained, bf16, path=out)
+    with accelerator.main_process_first() if accelerator else nullcontext():
+        dls = seg_dataloaders(data, size, max(1, (bs or batch_size(size))//world), valid, seed, stats=meta.get('stats'), augment=augment, num_workers=num_workers)
+    dls.train.rng.seed(seed)
+    learn = seg_learner(dls, arch, pretrained, bf16, path=out, loss=loss, class_weights=None if counts is None else balanced(counts, data.labels), compile=compile)
     if weights: transfer(learn, weights)
+    if bs == 0: dls.train.bs = min(largest_batch(learn), len(dls.train_ds))
     lr = lr or (1e-3/3 if weights else 1e-3)
+    recipe = dict(model=name, pairs=len(data), bs=dls.train.bs*world, seed=seed, valid=valid, weights=meta.get('sha256'), lr=lr, epochs=epochs, loss=loss, weighed=counts is not None, augment=augment, ema=ema, pretrained=str(pretrained))
+    cbs = [*([EMA()] if ema else []), *([EarlyStop(patience)] if patience else [])]
+    tracker = None if rank else Track(out, name, recipe, track)
+    if accelerator: learn.add_cb(Ranks(accelerator)); torch.manual_seed(seed + rank)
+    if rank == 0: print(f"{name}: {sum(p.numel() for p in learn.model.parameters())/1e6:.1f} million parameters in {learn.precision}, {dls.train.bs*world} pictures a batch" + (f" on {world} processes" if world > 1 else ''), flush=True)
     start = time.perf_counter()
-    with nullcontext() if bar else learn.no_bar():
-        fit(learn, epochs, layer_rates(lr, pretrained), checkpoint, resume, dict(model=name, pairs=len(data), bs=dls.bs, seed=seed, weights=str(weights)))
-    return learn, finish(learn, out, time.perf_counter() - start)
+    with nullcontext() if bar and rank == 0 else learn.no_bar():
+        fit(learn, epochs, layer_rates(lr, pretrained), Path(out)/f'{name}.checkpoint', resume, recipe, Path(out)/f'{name}.best', [*cbs, *([tracker] if tracker else [])])
+    rows = [] if rank else finish(learn, out, time.perf_counter() - start, recipe, tracker)
+    if accelerator: accelerator.wait_for_everyone()
+    return learn, rows
 
 def finish(
     learn,   # A learner after training
     out,     # Folder of the saved model and the ladder table
     seconds, # How long it took
+    recipe=None,  # What it was trained with
+    track=None,   # The training's `Track`
 ):
-    "Save the model with its scores and history, add its row to the ladder table, drop the checkpoint. Returns the ladder's rows."
+    "Save the model with its scores and history, add its row to the ladder table, drop the checkpoint, and the best epoch where it is the last. Returns the ladder's rows."
     name, matrix = model_name(learn.arch, learn.dls.size), valid_matrix(learn)
-    table = [dict(zip(('label', 'iou', 'dice', 'pixels'), r)) for r in class_table(matrix, learn.dls.labels)]
-    save_model(learn, Path(out)/name, scores=scores(matrix, learn.dls.labels.background), classes=table, history=history(learn))
+    table = class_table(matrix, learn.dls.labels)
+    save_model(learn, Path(out)/name, scores=scores(matrix, learn.dls.labels.background), classes=[dict(zip(('label', 'iou', 'dice', 'pixels'), r)) for r in table], history=history(learn), recipe=recipe)
     rows = add_to_ladder(Path(out)/'ladder.csv', ladder_row(learn, seconds))
+    if track: track.end(table, worst_results(learn))
     (Path(out)/f'{name}.checkpoint').unlink(missing_ok=True)
+    best = Path(out)/f'{name}.best.json'
+    if best.exists() and read_json(best, 'delete it')['dice'] <= history(learn)[-1]['dice']:
+        for p in (best, best.with_suffix('.safetensors')): p.unlink(missing_ok=True)
     return rows
 
-# %% ../nbs/11_train.ipynb #60bc66fd
+def climb(
+    data,     # A `SegData`
+    steps,    # (size, epochs) of each step, smallest first
+    arch='resnet34', # Architecture
+    out='Assets/Data~/models', # Folder of the saved models and the ladder table
+    lr=1e-3,  # Highest learning rate of the first step; halved for each further one
+    resume=True, # Keep the steps that are done, and go on where the training stopped?
+    **kw,     # More for `train`, but for `weights`
+):
+    "The ladder: train at each size in turn, from the weights of the one before. Returns the last learner (None if all was done) and the table's rows."
+    learn, weights, before = None, None, None
+    for i, (size, epochs) in enumerate(steps):
+        saved = Path(out)/f'{model_name(arch, size)}.json'
+        old = read_json(saved, 'delete it') if resume and saved.exists() else {}
+        if (r := old.get('recipe')) and (r['weights'], r['epochs'], r['lr'], r['pairs'], r['seed']) == (before, epochs, lr/2**i, len(data), kw.get('seed', 0)): print(f"{saved.stem} is done")
+        else: learn, _ = train(data, size, epochs, arch, weights, out, lr/2**i, resume=resume, **kw)
+        weights = saved.with_suffix('.safetensors')
+        before = read_json(saved, 'train again')['sha256']
+    return learn, read_ladder(Path(out)/'ladder.csv')
+
+# %% ../nbs/11_train.ipynb #a9689d33
 PRECISIONS = dict(auto=None, bf16=True, fp32=False)
+
+def _steps(ladder):
+    try: return [tuple(map(int, s.split(':'))) for s in ladder.split()] if all(s.count(':') == 1 for s in ladder.split()) else _bad(ladder)
+    except ValueError: _bad(ladder)
+
+def _bad(ladder): raise SegError(f"the ladder {ladder!r} is not readable; write SIZE:EPOCHS, e.g. '64:8 128:3'")
 
 @seg_command
 def seg_train(
     data: str = 'Assets/Data~',       # Folder of the data set
     size: int = 64,                   # Pixels, a multiple of 32
     epochs: int = 8,                  # Epochs in all
-    arch: str = 'resnet34',           # Encoder: resnet18, resnet34, resnet50, ...
+    arch: str = 'resnet34',           # Architecture: resnet34, light:resnet34, unet:resnet34, segformer:mit_b0, ...
     out: str = 'Assets/Data~/models', # Folder of the saved model
     resume: bool = False,             # Go on where an interrupted training stopped?
     weights: str = '',                # Saved model to start from (.safetensors), e.g. of a smaller size
     lr: float = None,                 # Highest learning rate; default 1e-3, a third of it with weights
-    bs: int = None,                   # Pictures a batch; default 16 at 64 px, less with the area
+    bs: int = None,                   # Pictures a batch; default 16 at 64 px, less with the area; 0: as many as fit
     valid: float = 0.2,               # Share of pairs to validate on where the data do not say
     seed: int = 0,                    # Of split, weights and order
     layout: str = 'auto',             # rooms, voc, camvid, nyuv2, faces or auto
     pretrained: bool = False,         # Start the encoder from ImageNet's weights?
+    encoder_weights: str = '',        # Start the encoder from this file (.safetensors, .pth), or from weights of this name
     precision: str = 'auto',          # bf16, fp32, or auto: whichever is faster here
+    loss: str = 'cross_entropy',      # cross_entropy, jaccard, power_jaccard, dice, tversky, lovasz, or a sum like cross_entropy+0.5*dice
+    weigh: bool = False,              # Weigh rare classes up in the loss?
+    no_aug: bool = False,             # Leave training pictures as they are?
+    ema: bool = False,                # Average the weights?
+    patience: int = None,             # Stop after so many epochs without a better Dice
+    ladder: str = '',                 # Train through several sizes instead: 'SIZE:EPOCHS SIZE:EPOCHS', e.g. '64:8 128:3'
+    track: str = '',                  # tensorboard, wandb or both, beside the table that is always written
+    compile: bool = False,            # Let torch.compile fuse the network?
+    config: str = '',                 # YAML file with any of these settings; the command line has the last word
 ):
-    "Check a data set, train a U-Net on it, save weights and scores."
+    "Check a data set, train a network on it, save weights and scores."
     if epochs < 1: raise SegError(f"{epochs} epochs are too few; give at least 1")
     if precision not in PRECISIONS: raise SegError(f"there is no precision {precision!r}; take {', '.join(PRECISIONS)}")
     pairs = find_pairs(data, layout)
-    assert_trainable(pairs)
-    learn, rows = train(pairs, size, epochs, arch, weights or None, out, lr, bs, valid, seed, pretrained, resume, bf16=PRECISIONS[precision], bar=sys.stdout.isatty())
-    print(format_table(class_table(valid_matrix(learn), pairs.labels)))
+    counts = assert_trainable(pairs)
+    common = dict(arch=arch, out=out, bs=bs, valid=valid, seed=seed, pretrained=encoder_weights or pretrained, resume=resume, bf16=PRECISIONS[precision], bar=sys.stdout.isatty(),
+                  loss=loss, counts=counts if weigh else None, augment=not no_aug, ema=ema, patience=patience, track=track, compile=compile)
+    if ladder: learn, rows = climb(pairs, _steps(ladder), lr=lr or 1e-3, **common)
+    else: learn, rows = train(pairs, size, epochs, weights=weights or None, lr=lr, **common)
+    if processes()[0]: return
+    if learn: print(format_table(class_table(valid_matrix(learn), pairs.labels)))
     for r in rows: print(f"{r['model']}: Dice {r['dice']}, foreground accuracy {r['foreground_accuracy']}, {r['epochs']} epochs, {r['minutes']} minutes")
-    print(f"saved {Path(out)/model_name(arch, size)}.safetensors; next: `seg_export {Path(out)/model_name(arch, size)}.safetensors`")
+    saved = Path(out)/f"{model_name(arch, _steps(ladder)[-1][0] if ladder else size)}.safetensors"
+    print(f"saved {saved}; next: `seg_export {saved}`")
 
 # %% ../nbs/11_train.ipynb #0b6c91ce
 #| eval: false

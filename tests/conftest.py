@@ -1,10 +1,11 @@
 """What several test files need: a tiny data set of rendered rooms, made once, and the commands run as a user runs them."""
-import subprocess, sys
+import os, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp()  # decoded pixels of tests go with the tests
 
 
 def run_command(name: str, *args, cwd=None) -> subprocess.CompletedProcess:

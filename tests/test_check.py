@@ -164,7 +164,8 @@ ODD = dict(unity_solo=('solo', 'color', 5, ()), carla_red_channel=('plain', 'red
 def test_odd_masks_are_read_and_trained_on(name, tmp_path):
     torch = pytest.importorskip('torch')
     from nbs_lib.dataloaders import seg_dataloaders
-    from nbs_lib.learner import fit, seg_learner, valid_matrix
+    from nbs_lib.fit import fit
+    from nbs_lib.learner import seg_learner, valid_matrix
     data = find_pairs(SHARED/'odd_masks'/name)
     assert (data.layout, data.decoder, data.labels.n_classes, data.labels.values) == ODD[name]
     if len(data) == 1: data = replace(data, pairs=data.pairs*2)  # one frame, to train on and to validate on
