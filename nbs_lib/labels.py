@@ -177,7 +177,7 @@ def read_image(
     if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im) >> 8).clip(0, 255).astype(np.uint8))  # Pillow would make everything above 255 white
     return (ImageOps.exif_transpose(im) if im.getexif() else im).convert('RGB')
 
-# %% ../nbs/01_labels.ipynb #4f16c5b6
+# %% ../nbs/01_labels.ipynb #340b3361
 DECODERS = ('auto', 'value', 'color', 'red', 'green', 'blue')
 
 def mask_values(
@@ -206,11 +206,16 @@ def index_values(
 ):
     "int32 (256,): which stored value each number of an 8-bit grey or palette picture stands for, -1 for a colour that is not in the table. None for all other pictures."
     if im.mode == 'P' and decoder in ('auto', 'color'):
-        palette = np.zeros((256, 3), np.uint8)
-        palette.ravel()[:len(im.getpalette('RGB'))] = im.getpalette('RGB')
-        meant, used = _by_color(palette[None], labels)[0], np.flatnonzero(counts or im.histogram())
+        palette, meant = _palette_values(bytes(im.getpalette('RGB')), labels)
+        used = np.flatnonzero(im.histogram() if counts is None else counts)
         if decoder == 'color' or palette[used].any() and (meant[used] >= 0).all(): return meant  # auto: all its colours are the table's, and more than black
     return np.arange(256, dtype=np.int32) if im.mode in 'LP' and decoder in ('auto', 'value') else None
+
+@lru_cache(8)
+def _palette_values(colors, labels):
+    palette, known = np.zeros((256, 3), np.uint8), _color_values(labels.colors, labels.stored, labels.void)
+    palette.ravel()[:len(colors)] = list(colors)
+    return palette, np.array([known.get(r << 16 | g << 8 | b, -1) for r, g, b in palette.tolist()], np.int32)
 
 def _by_color(rgb, labels):
     "Table look-up over the packed colour: one comparison a pixel, no sorting."
@@ -220,10 +225,13 @@ def _by_color(rgb, labels):
 
 @lru_cache(2)
 def _color_lut(colors, stored, void):
-    lut = np.full(1 << 24, -1, np.int32)
-    for v, (r, g, b) in reversed(list(zip(stored, colors))): lut[r << 16 | g << 8 | b] = v
-    if IGNORE in void and lut[0xE0E0C0] < 0: lut[0xE0E0C0] = IGNORE  # VOC paints its 255 in (224, 224, 192)
+    lut, known = np.full(1 << 24, -1, np.int32), _color_values(colors, stored, void)
+    lut[list(known)] = list(known.values())
     return lut
+
+def _color_values(colors, stored, void):
+    "{packed colour: stored value}; of two labels of one colour the first. VOC paints its 255 in (224, 224, 192)."
+    return ({0xE0E0C0: IGNORE} if IGNORE in void else {}) | {r << 16 | g << 8 | b: v for v, (r, g, b) in reversed(list(zip(stored, colors)))}
 
 # %% ../nbs/01_labels.ipynb #9f64114e
 def unknown_values(
