@@ -7,6 +7,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'nbs_lib.browse.order_pairs': ('browse.html#order_pairs', 'nbs_lib/browse.py'),
                                 'nbs_lib.browse.pair_grid': ('browse.html#pair_grid', 'nbs_lib/browse.py'),
                                 'nbs_lib.browse.pair_panel': ('browse.html#pair_panel', 'nbs_lib/browse.py'),
+                                'nbs_lib.browse.region_doubt': ('browse.html#region_doubt', 'nbs_lib/browse.py'),
+                                'nbs_lib.browse.region_looks': ('browse.html#region_looks', 'nbs_lib/browse.py'),
                                 'nbs_lib.browse.show_disagreement': ('browse.html#show_disagreement', 'nbs_lib/browse.py')},
             'nbs_lib.cache': { 'nbs_lib.cache.cache_folder': ('cache.html#cache_folder', 'nbs_lib/cache.py'),
                                'nbs_lib.cache.content_key': ('cache.html#content_key', 'nbs_lib/cache.py'),
