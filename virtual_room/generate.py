@@ -34,6 +34,7 @@ VERSION = 2  # of the rooms: raise it when the same seed gives other bytes
 MANIFEST = "generation.json"
 POSES, ROOMS = 8, 50  # poses tried in a room, and rooms tried for a pair
 MIN_LABELS, MAX_SHARE, MAX_EMPTY = 3, .85, .3
+RENDERERS = ("fast", "shaded")
 TRUTHS = ("instances", "boxes", "visible", "depth", "normals")
 FOLDERS = dict(screenshots="png", labels="png", instances="png", objects="json", depth="png", normals="png")
 DEFAULT_OUT = "Assets/Data~"
@@ -47,8 +48,10 @@ class Plan:
     images_per_room: int = 1
     config: RoomConfig = RoomConfig()
     truth: tuple[str, ...] = ()  # more than masks: see TRUTHS
+    renderer: str = "fast"  # or shaded
 
     def __post_init__(self) -> None:
+        if self.renderer not in RENDERERS: raise SegError(f"--renderer is '{self.renderer}'; give auto, {' or '.join(RENDERERS)}")
         if not 32 <= self.size <= 2048: raise SegError(f"--size is {self.size}; give 32 to 2048 pixels")
         if self.seed < 0: raise SegError(f"--seed is {self.seed}; give 0 or more")
         for name in self.truth:
@@ -58,12 +61,20 @@ class Plan:
     def room_of(self, image: int) -> int: return image // self.images_per_room
 
 
+def stage_of(plan: Plan):
+    "What draws a plan"
+    if plan.renderer == "fast":
+        from virtual_room.render import Stage
+        return Stage(plan.size)
+    from virtual_room.shaded import Stage
+    return Stage(plan.size, geometry=bool({"depth", "normals"} & set(plan.truth)))
+
+
 class Studio:
     "Draws the pairs of a plan, one after the other, on one stage"
 
     def __init__(self, plan: Plan) -> None:
-        from virtual_room.render import Stage
-        self.plan, self.stage, self.shown, self.room, self.camera = plan, Stage(plan.size), None, None, None
+        self.plan, self.stage, self.shown, self.room, self.camera = plan, stage_of(plan), None, None, None
 
     def pair(self, image: int) -> tuple[np.ndarray, np.ndarray]:
         "Picture and mask of an image's number: the first pose, then the first room, that shows enough"
@@ -203,12 +214,12 @@ def _pool(plan: Plan, out: Path, workers: int) -> Iterator[ProcessPoolExecutor]:
     finally: pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _made(plan: Plan, out: Path, total: int, workers: int, dask: str, renderer: str) -> Iterator[list[np.ndarray]]:
+def _made(plan: Plan, out: Path, total: int, workers: int, dask: str, driver: str) -> Iterator[list[np.ndarray]]:
     "Label counts of the batches, as they get ready"
     batches = _batches(plan, total)
     if dask:
         from virtual_room.cluster import made_by_dask
-        yield from made_by_dask(dask, plan, out, batches, renderer)
+        yield from made_by_dask(dask, plan, out, batches, driver)
         return
     if workers == 1:
         studio, folder = Studio(plan), Folder(out)
@@ -245,15 +256,15 @@ def _tell(text: str) -> None: print(text, end="", flush=True)
 
 def _preview(plan: Plan, n: int, path: Path) -> None:
     from virtual_room.preview import contact_sheet
-    start, driver = time.perf_counter(), renderer_name()
+    start, driver = time.perf_counter(), driver_of(plan.renderer)
     if not 1 <= n <= 48: raise SegError(f"{n} pairs are asked for; a preview shows 1 to 48")
     with atomic_path(path) as tmp: contact_sheet(plan, n).save(tmp)
     print(f"{path}: {n} pairs as `seg_generate` will draw them, {time.perf_counter() - start:.1f} s, {driver}")
 
 
-def _settings(plan: Plan, renderer: str) -> dict:
+def _settings(plan: Plan, driver: str) -> dict:
     "What must be the same for a folder to go on with"
-    return dict(version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=renderer, config=json.loads(json.dumps(asdict(plan.config))))
+    return dict(version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=plan.renderer, driver=driver, config=json.loads(json.dumps(asdict(plan.config))))
 
 
 def _manifest(plan: Plan, settings: dict, total: int, complete: bool, pixels: np.ndarray, images: np.ndarray) -> dict:
@@ -289,22 +300,30 @@ def _before(folder: Folder, settings: dict) -> dict | None:
     raise SegError(f"{folder.out} was made with another {k} ({detail}); {remedy}")
 
 
-def renderer_name() -> str:
+def driver_of(renderer: str) -> str:
     "The driver that will draw, or a `SegError` that says what is missing"
-    from virtual_room.render import driver
+    if renderer == "fast": from virtual_room.render import driver
+    else: from virtual_room.shaded import driver
     return driver()
+
+
+def chosen(renderer: str) -> str:
+    "`auto` is shaded where there is a GPU with OpenGL, else fast"
+    if renderer != "auto": return renderer
+    from virtual_room.shaded import hardware
+    return "shaded" if hardware() else "fast"
 
 
 def generate(count: int, out: str | Path = DEFAULT_OUT, plan: Plan = Plan(), workers: int = 1, overwrite: bool = False, dask: str = "", say: Callable[[str], None] = _quiet) -> dict:
     "Bring the folder `out` to `count` pairs of `plan`, going on with what is there; its manifest"
     if count < 1: raise SegError(f"{count} pairs are asked for; give 1 or more")
     if workers < 1: raise SegError(f"--workers is {workers}; give 1 or more")
-    folder, settings = Folder(Path(out)), _settings(plan, renderer_name())
+    folder, settings = Folder(Path(out)), _settings(plan, driver_of(plan.renderer))
     total = _prepare(folder, settings, count, overwrite)
     pixels, images = (np.zeros(ROOM_LABELS.n_classes, np.int64) for _ in range(2))
     write_labels(ROOM_LABELS, folder.out / "labels.csv")
     write_json(folder.out / MANIFEST, _manifest(plan, settings, total, False, pixels, images))
-    for n in _progress(_made(plan, folder.out, total, min(workers, total), dask, settings["renderer"]), total, say):
+    for n in _progress(_made(plan, folder.out, total, min(workers, total), dask, settings["driver"]), total, say):
         pixels += n
         images += n > 0
     manifest = _manifest(plan, settings, total, True, pixels, images)
@@ -323,16 +342,17 @@ def seg_generate(
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
     ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
     truth: str = "",  # More than masks, some of: instances boxes visible depth normals
+    renderer: str = "auto",  # fast (software), shaded (OpenGL: shadows and ambient occlusion), or auto: shaded where there is a GPU
     dask: str = "",  # Address of a Dask scheduler whose workers draw instead, on a file system shared with them
     preview: bool = False,  # Only draw a contact sheet of `n` pairs (48 at most), OUT/preview.png?
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?
 ):
     "Draw `n` pairs of a room's picture and its exact label mask; run again to go on or to get more."
-    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()))
+    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()), chosen(renderer))
     if preview: return _preview(plan, n, Path(out) / "preview.png")
     start = time.perf_counter()
     manifest = generate(n, out, plan, workers, overwrite, dask, _tell)
     took = time.perf_counter() - start
     missing = [c for c, v in manifest["labels"].items() if not v["images"] and c != ROOM_LABELS.codes[0]]
-    print(f"{manifest['count']} pairs of {size} px in {out}, {took:.0f} s, {manifest['count'] / took:.1f} pairs/s" + (f"; never seen: {', '.join(missing)}" if missing else ""))
+    print(f"{manifest['count']} pairs of {size} px in {out}, {plan.renderer}, {took:.0f} s, {manifest['count'] / took:.1f} pairs/s" + (f"; never seen: {', '.join(missing)}" if missing else ""))
     print(f"Next: seg_check \"{out}\", then open SegmentationLearner.ipynb")

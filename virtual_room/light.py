@@ -17,11 +17,24 @@ from virtual_room.shapes import Mesh, box_map, mesh, place
 GAMMA = 2.2
 SLENDER = ("floor lamp", "side table", "plant")  # narrower where they stand than above
 HEADROOM = 2.0  # vertex colours hold light up to this much over white
+WELL = .48  # light on the average wall
+
+
+@dataclass(frozen=True)
+class Shape:
+    "Vertices of a whole room before any light, and its triangles in runs of one thing and one texture"
+    position: np.ndarray  # (V, 3)
+    normal: np.ndarray  # (V, 3)
+    uv: np.ndarray  # (V, 2)
+    tint: np.ndarray  # (V, 3), 0..1
+    glow: np.ndarray  # (V,)
+    owner: np.ndarray  # (V,) index of the thing
+    runs: list[tuple[int, str, np.ndarray]]  # thing, texture, triangles (T, 3)
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    "Vertices of a whole room, and its triangles in runs of one thing and one texture"
+    "Vertices of a whole room as the light falls on them"
     position: np.ndarray  # (V, 3) float32
     colour: np.ndarray  # (V, 3) uint8, tint times light
     uv: np.ndarray  # (V, 2) float32
@@ -31,6 +44,15 @@ class Surfaces:
 
 def surfaces(room: Room) -> Surfaces:
     "Build and light a room"
+    s = shape_of(room)
+    light = _light(room, s.position, s.normal, s.owner)
+    light = light * (WELL / light[_built(room, s.owner)].mean()) + s.glow[:, None]
+    colour = s.tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
+    return Surfaces(s.position.astype(np.float32), (colour * 255).round().astype(np.uint8), s.uv.astype(np.float32), s.runs, contact_shadows(room))
+
+
+def shape_of(room: Room) -> Shape:
+    "Build a room"
     owned = [(i, p) for i, t in enumerate(room.things) for p in t.model.parts]
     table = _table(room, owned)
     family = [_family(p.shape) for _, p in owned]
@@ -41,10 +63,18 @@ def surfaces(room: Room) -> Surfaces:
         for n in rows:
             tris[n] = m.tris + first
             first += len(m.unit)
-    position, normal, uv, tint, glow, owner = (np.concatenate(b) for b in zip(*blocks))
-    light = _light(room, position, normal, owner) + glow[:, None]
-    colour = tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
-    return Surfaces(position.astype(np.float32), (colour * 255).round().astype(np.uint8), uv.astype(np.float32), _runs(owned, tris), contact_shadows(room))
+    return Shape(*(np.concatenate(b) for b in zip(*blocks)), _runs(owned, tris))
+
+
+def gain(room: Room, shape: Shape) -> float:
+    "By what all light is multiplied so that the average wall is well exposed"
+    some = np.flatnonzero(_built(room, shape.owner))[::4]
+    return WELL / float(_light(room, shape.position[some], shape.normal[some], shape.owner[some]).mean())
+
+
+def _built(room: Room, owner: np.ndarray) -> np.ndarray:
+    "Which vertices belong to walls, floor and ceiling?"
+    return np.array([t.model.kind in ARCHITECTURE for t in room.things])[owner]
 
 
 def _family(shape: tuple) -> tuple:
@@ -56,7 +86,7 @@ def _table(room: Room, owned: list[tuple[int, Part]]) -> dict[str, np.ndarray]:
     "One row a part: how it lies in the room and what it looks like"
     parts, things = [p for _, p in owned], [room.things[i] for i, _ in owned]
     t = {k: np.array([getattr(p, k) for p in parts], float) for k in ("size", "at", "colour", "tile", "glow")}
-    heading, turn = _euler(np.array([(0, 0, t.heading) for t in things], float)), _euler(np.array([p.turn for p in parts], float))
+    heading, turn = euler(np.array([(0, 0, t.heading) for t in things], float)), euler(np.array([p.turn for p in parts], float))
     return t | dict(
         owner=np.array([i for i, _ in owned]), grained=np.array([p.texture.startswith("wood") for p in parts]),
         cut=np.array([p.shape[1] if p.shape[0] == "bevel" else 0 for p in parts]), turn=heading @ turn,
@@ -69,7 +99,7 @@ def _runs(owned: list[tuple[int, Part]], tris: list[np.ndarray]) -> list[tuple[i
     return [(i, name, np.concatenate([tris[n] for n in group])) for (i, name), group in groupby(sorted(range(len(owned)), key=key), key=key)]
 
 
-def _euler(degrees: np.ndarray) -> np.ndarray:
+def euler(degrees: np.ndarray) -> np.ndarray:
     "Matrices (P, 3, 3) that turn about x, then y, then z"
     (cx, cy, cz), (sx, sy, sz) = np.cos(np.radians(degrees)).T, np.sin(np.radians(degrees)).T
     return np.stack([cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx, sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx,
@@ -86,15 +116,15 @@ def _block(t: dict[str, np.ndarray], m: Mesh) -> tuple[np.ndarray, ...]:
 
 
 def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    "Light (V, 3) that arrives at each vertex, scaled so that the average wall is well exposed"
-    built = np.array([t.model.kind in ARCHITECTURE for t in room.things])[owner]
+    "Light (V, 3) that arrives at each vertex"
+    built = _built(room, owner)
     total = np.array(room.ambient) * (_occlusion(room, position, normal) * (.8 + .2 * normal[:, 2]))[:, None]
     boxes = _occluders(room)
     for light in room.lights:
         arriving = _arriving(light, position, normal)
         arriving[built] *= _unshadowed(light, position[built], boxes)
         total += arriving[:, None] * np.array(light.colour)
-    return total * (.48 / total[built].mean())
+    return total
 
 
 def _arriving(light: Light, position: np.ndarray, normal: np.ndarray) -> np.ndarray:

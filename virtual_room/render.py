@@ -1,6 +1,6 @@
 """The engine's rim: a `Stage` turns rooms and cameras into pictures and exact instance masks with Panda3D's software renderer.
 
-Only this module and `window` know Panda3D. It must not know seeds, files or where rooms come from.
+Only this module, `shaded` and `window` know Panda3D. It must not know seeds, files or where rooms come from.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def assembled(lit: Surfaces) -> p3.NodePath:
             nodes[i] = p3.GeomNode(str(i))
             nodes[i].setTag("instance", str(i))
             room.attachNewNode(nodes[i])
-        nodes[i].addGeom(_geom(vertices, tris), _textured(name))
+        nodes[i].addGeom(triangles(vertices, tris), textured(name))
     room.attachNewNode(_shadows(lit.shadows)).hide(TRUTH)
     return room
 
@@ -221,7 +221,7 @@ def _shadows(quads: np.ndarray) -> p3.GeomNode:
     uv = np.tile(np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]), (n, 1))
     black = Surfaces(quads.reshape(-1, 3), np.zeros((4 * n, 3), np.uint8), uv, [], quads)
     node = p3.GeomNode("shadows")
-    if n: node.addGeom(_geom(_vertices(black), (np.arange(n)[:, None, None] * 4 + [[0, 1, 2], [0, 2, 3]]).reshape(-1, 3)), _shadow_state())
+    if n: node.addGeom(triangles(_vertices(black), (np.arange(n)[:, None, None] * 4 + [[0, 1, 2], [0, 2, 3]]).reshape(-1, 3)), _shadow_state())
     return node
 
 
@@ -271,11 +271,11 @@ def _facets(corners: np.ndarray) -> p3.GeomNode:
     data.uncleanSetNumRows(rows.shape[0] * 3)
     memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
     node = p3.GeomNode("facets")
-    node.addGeom(_geom(data, np.arange(rows.shape[0] * 3).reshape(-1, 3)), p3.RenderState.make(p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MFlat), 100))
+    node.addGeom(triangles(data, np.arange(rows.shape[0] * 3).reshape(-1, 3)), p3.RenderState.make(p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MFlat), 100))
     return node
 
 
-def _geom(vertices: p3.GeomVertexData, tris: np.ndarray) -> p3.Geom:
+def triangles(vertices: p3.GeomVertexData, tris: np.ndarray) -> p3.Geom:
     triangles = p3.GeomTriangles(p3.Geom.UHStatic)
     triangles.setIndexType(p3.Geom.NTUint32)
     index = triangles.modifyVertices()
@@ -287,7 +287,7 @@ def _geom(vertices: p3.GeomVertexData, tris: np.ndarray) -> p3.Geom:
 
 
 @lru_cache(maxsize=None)
-def _textured(name: str) -> p3.RenderState:
+def textured(name: str) -> p3.RenderState:
     "The state that wears a texture; loaded once a process"
     if name.startswith("plain"): return p3.RenderState.makeEmpty()
     picture = texture(name)
