@@ -6,10 +6,12 @@ Must not know where a model will stand, how it is lit or drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import wraps
 from typing import Callable
 
 import numpy as np
 
+from virtual_room.assets import Asset, stand_in
 from virtual_room.scene import Model, Part, Top, Vec
 from virtual_room.textures import hsv, pick
 
@@ -30,16 +32,28 @@ class Style:
     front: Material
     metal: Material
     textiles: tuple[Material, ...]
+    assets: tuple[Asset, ...] = ()  # models of one's own, and the share of things that they stand in for
+    share: float = 0.0
 
     def textile(self, rng: Rng) -> Material: return self.textiles[int(rng.integers(len(self.textiles)))]
 
 
-def draw_style(rng: Rng) -> Style:
+def replaceable(make: Callable[..., Model]) -> Callable[..., Model]:
+    "A builder whose model may give way to one of its label of one's own"
+    @wraps(make)
+    def made(rng: Rng, style: Style, *args, **kwargs) -> Model:
+        model = make(rng, style, *args, **kwargs)
+        own = [a for a in style.assets if a.label == model.label]
+        return stand_in(model, own[int(rng.integers(len(own)))]) if own and rng.random() < style.share else model
+    return made
+
+
+def draw_style(rng: Rng, assets: tuple[Asset, ...] = (), share: float = 0.0) -> Style:
     wood = draw_wood(rng)
     front = wood if rng.random() < .6 else draw_wood(rng)
     shine = rng.uniform(.1, .8)
     metal = Material((shine, shine, shine) if rng.random() < .7 else hsv(.12, .45, rng.uniform(.5, .85)))
-    return Style(wood, front, metal, tuple(draw_textile(rng) for _ in range(4)))
+    return Style(wood, front, metal, tuple(draw_textile(rng) for _ in range(4)), assets, share)
 
 
 def draw_wood(rng: Rng) -> Material:
@@ -113,6 +127,7 @@ def top_of(w: float, d: float, h: float, headroom: float = 10.0) -> tuple[Top, .
     return (Top(-w / 2 + .03, -d / 2 + .03, w / 2 - .03, d / 2 - .03, h, headroom),)
 
 
+@replaceable
 def double_bed(rng: Rng, style: Style) -> Model:
     w, d = rng.uniform(1.4, 1.95), rng.uniform(2.0, 2.2)
     base, thick, head = rng.uniform(.15, .35), rng.uniform(.16, .26), rng.uniform(.75, 1.25)
@@ -152,6 +167,7 @@ def _bedding(rng: Rng, cover: Material, pillow: Material, w: float, d: float, to
     return parts
 
 
+@replaceable
 def armchair(rng: Rng, style: Style) -> Model:
     w, d, seat, back = rng.uniform(.7, .95), rng.uniform(.72, .92), rng.uniform(.3, .36), rng.uniform(.75, 1.05)
     m, arm, foot = draw_textile(rng), rng.uniform(.1, .18), rng.choice([.03, .1, .16])
@@ -167,6 +183,7 @@ def armchair(rng: Rng, style: Style) -> Model:
     return Model("furniture_armchair", "armchair", (w, d, back), tuple(parts))
 
 
+@replaceable
 def night_table(rng: Rng, style: Style) -> Model:
     w, d, h = rng.uniform(.38, .55), rng.uniform(.34, .44), rng.uniform(.42, .62)
     if rng.random() < .25:
@@ -177,6 +194,7 @@ def night_table(rng: Rng, style: Style) -> Model:
     return Model("furniture_nightTable", "night table", (w, d, h), parts, top_of(w, d, h))
 
 
+@replaceable
 def tv_stand(rng: Rng, style: Style) -> Model:
     "A low board: open bays, some of them with a drawer"
     w, d, h = rng.uniform(1.1, 1.8), rng.uniform(.36, .46), rng.uniform(.36, .56)
@@ -193,6 +211,7 @@ def tv_stand(rng: Rng, style: Style) -> Model:
     return Model("furniture_tvStand", "tv stand", (w, d, h), tuple(parts), top_of(w, d, h))
 
 
+@replaceable
 def shelf(rng: Rng, style: Style) -> Model:
     "An open bookcase with books, boxes and free boards"
     w, d, h = rng.uniform(.6, 1.2), rng.uniform(.26, .36), rng.uniform(1.2, 2.1)
@@ -219,6 +238,7 @@ def _books(rng: Rng, parts: list[Part], w: float, d: float, z: float, room: floa
     return x
 
 
+@replaceable
 def wall_shelf(rng: Rng, style: Style) -> Model:
     "Boards on brackets"
     w, d, h = rng.uniform(.6, 1.1), rng.uniform(.2, .26), rng.uniform(.28, .5)
@@ -228,6 +248,7 @@ def wall_shelf(rng: Rng, style: Style) -> Model:
     return Model("furniture_shelf", "wall shelf", (w, d, h + .06), tuple(parts), tops)
 
 
+@replaceable
 def commode(rng: Rng, style: Style) -> Model:
     "Wide and waist-high: drawers or doors in two or three columns"
     w, d, h = rng.uniform(1.0, 1.6), rng.uniform(.4, .52), rng.uniform(.7, .95)
@@ -236,18 +257,21 @@ def commode(rng: Rng, style: Style) -> Model:
     return Model("furniture_commode", "commode", (w, d, h), parts, top_of(w, d, h))
 
 
+@replaceable
 def drawer(rng: Rng, style: Style) -> Model:
     "A narrow, tall chest: one column of drawers"
     w, d, h = rng.uniform(.45, .8), rng.uniform(.38, .48), rng.uniform(.85, 1.35)
     return Model("furniture_drawer", "chest of drawers", (w, d, h), cabinet(rng, style, w, d, h, 1, int(rng.integers(4, 7))), top_of(w, d, h))
 
 
+@replaceable
 def rug(rng: Rng, style: Style) -> Model:
     w, d = rng.uniform(1.2, 2.4), rng.uniform(.8, 1.7)
     flat = Part(("panel", 10, 8), (w, 1, d), (0, 0, .012), (1, 1, 1), pick(rng, "rug"), 0, (90, 0, 0))
     return Model("furniture_rug", "rug", (w, d, .012), (box(Material((.5, .47, .42)), 0, 0, 0, w, d, .005), flat))
 
 
+@replaceable
 def painting(rng: Rng, style: Style) -> Model:
     w, h = sorted(rng.uniform(.3, 1.05, 2), reverse=rng.random() < .6)
     border, depth = rng.uniform(.015, .06), rng.uniform(.02, .04)
@@ -260,6 +284,7 @@ def painting(rng: Rng, style: Style) -> Model:
     return Model("furniture_painting", "painting", (w, depth, h), tuple(parts))
 
 
+@replaceable
 def clock(rng: Rng, style: Style) -> Model:
     w = rng.uniform(.26, .46)
     rim = rng.choice([style.wood, style.metal, Material((.1, .1, .1)), Material((.9, .9, .9))])
@@ -281,6 +306,7 @@ def _shade(rng: Rng, z: float, w: float, h: float, lit: bool) -> Part:
     return turned_part(Material(colour), profile, z, w, h, glow=.9 if lit else 0)
 
 
+@replaceable
 def floor_lamp(rng: Rng, style: Style, lit: bool = False) -> Model:
     h, w, base = rng.uniform(1.35, 1.8), rng.uniform(.28, .5), rng.uniform(.22, .32)
     stem = style.metal if rng.random() < .6 else style.wood
@@ -290,6 +316,7 @@ def floor_lamp(rng: Rng, style: Style, lit: bool = False) -> Model:
     return Model("furniture_floor_lamp", "floor lamp", (max(w, base, .36), max(w, base, .36), h), (*foot, _shade(rng, h - sh, w, sh, lit)))
 
 
+@replaceable
 def night_lamp(rng: Rng, style: Style, lit: bool = False) -> Model:
     h, w = rng.uniform(.3, .48), rng.uniform(.18, .28)
     base = VASES[int(rng.integers(len(VASES)))]
@@ -316,23 +343,27 @@ def _glaze(rng: Rng) -> Material:
     return Material(hsv(rng.random(), rng.choice([.03, .3, .6, .85]), rng.choice([.95, .8, .55, .3])))
 
 
+@replaceable
 def vase(rng: Rng, style: Style) -> Model:
     w, h = rng.uniform(.11, .2), rng.uniform(.2, .38)
     parts = [turned_part(_glaze(rng), VASES[int(rng.integers(len(VASES)))], 0, w, h)]
     return Model("items_vase", "vase", (w, w, h), tuple(parts))
 
 
+@replaceable
 def bowl(rng: Rng, style: Style) -> Model:
     w = rng.uniform(.17, .3)
     return Model("items_bowl", "bowl", (w, w, w * .42), (turned_part(_glaze(rng), BOWLS[int(rng.integers(2))], 0, w, w * rng.uniform(.3, .42)),))
 
 
+@replaceable
 def mug(rng: Rng, style: Style) -> Model:
     w, h, m = rng.uniform(.075, .1), rng.uniform(.085, .12), _glaze(rng)
     grip = Part(("ring", .22), (h * .65, .014, h * .65), (w * .62, 0, h * .5), m.colour)
     return Model("items_mug", "mug", (w * 1.7, w * 1.7, h), (turned_part(m, MUGS[int(rng.integers(3))], 0, w, h), grip))
 
 
+@replaceable
 def plate(rng: Rng, style: Style) -> Model:
     "Flat on a table, or leaning on its own stand for show"
     w, m = rng.uniform(.2, .29), _glaze(rng)
@@ -341,6 +372,7 @@ def plate(rng: Rng, style: Style) -> Model:
     return Model("items_plate", "plate on a stand", (w, .12, w), (disc, box(style.wood, 0, -.01, 0, w * .5, .1, .02)))
 
 
+@replaceable
 def tv(rng: Rng, style: Style, width: float = 1.0) -> Model:
     w = min(width, rng.uniform(.8, 1.3))
     h, m = w * .58, Material((rng.uniform(.03, .12),) * 3)
@@ -351,6 +383,7 @@ def tv(rng: Rng, style: Style, width: float = 1.0) -> Model:
     return Model("items_tv", "television", (w, .2, h + .06), tuple(parts))
 
 
+@replaceable
 def phone(rng: Rng, style: Style) -> Model:
     "A mobile lying flat, a mobile in a cradle, or an old desk telephone"
     kind, case = rng.random(), Material(hsv(rng.random(), rng.choice([0, .6]), rng.choice([.08, .9, .5])))
@@ -370,6 +403,7 @@ def _desk_phone(m: Material) -> tuple[Part, ...]:
     return (box(m, 0, 0, 0, .2, .19, .055, .012), box(m, 0, -.04, .05, .12, .05, .03, .006), box(m, 0, -.035, .1, .17, .04, .03, .012), *ends, *keys)
 
 
+@replaceable
 def dog(rng: Rng, style: Style) -> Model:
     "Standing, sitting or lying; of any size and coat"
     s = rng.uniform(.75, 1.35)

@@ -26,6 +26,7 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, seg_command, write_json
 from nbs_lib.labels import ROOM_LABELS, write_labels
+from virtual_room.assets import Asset, read_assets, record
 from virtual_room.lens import through_lens
 from virtual_room.rooms import make_camera, make_room
 from virtual_room.scene import Room, RoomConfig, load_config, override
@@ -49,6 +50,7 @@ class Plan:
     config: RoomConfig = RoomConfig()
     truth: tuple[str, ...] = ()  # more than masks: see TRUTHS
     renderer: str = "fast"  # or shaded
+    assets: tuple[Asset, ...] = ()  # models of one's own
 
     def __post_init__(self) -> None:
         if self.renderer not in RENDERERS: raise SegError(f"--renderer is '{self.renderer}'; give auto, {' or '.join(RENDERERS)}")
@@ -107,7 +109,7 @@ class Studio:
 
     def _enter(self, seed: list[int]) -> None:
         if self.shown == seed: return
-        self.room, self.shown = make_room(seed, self.plan.config), seed
+        self.room, self.shown = make_room(seed, self.plan.config, self.plan.assets), seed
         self.stage.show(self.room)
 
 
@@ -264,7 +266,7 @@ def _preview(plan: Plan, n: int, path: Path) -> None:
 
 def _settings(plan: Plan, driver: str) -> dict:
     "What must be the same for a folder to go on with"
-    return dict(version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=plan.renderer, driver=driver, config=json.loads(json.dumps(asdict(plan.config))))
+    return dict(version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=plan.renderer, driver=driver, assets=record(plan.assets), config=json.loads(json.dumps(asdict(plan.config))))
 
 
 def _manifest(plan: Plan, settings: dict, total: int, complete: bool, pixels: np.ndarray, images: np.ndarray) -> dict:
@@ -284,6 +286,9 @@ def _prepare(folder: Folder, settings: dict, count: int, overwrite: bool) -> int
     return total
 
 
+def _items(settings: dict | None) -> set[tuple[str, str]]: return {(k, str(v)) for k, v in (settings or {}).items()}
+
+
 def _before(folder: Folder, settings: dict) -> dict | None:
     "The folder's manifest, None for a new folder; a folder of anything else is refused"
     path, remedy = folder.out / MANIFEST, "give another --out, or --overwrite to replace its pairs"
@@ -295,7 +300,7 @@ def _before(folder: Folder, settings: dict) -> dict | None:
     changed = [k for k, v in settings.items() if manifest.get(k) != v]
     if not changed: return manifest
     k = changed[0]
-    if k == "config": detail = ", ".join(n for n, v in settings[k].items() if (manifest.get(k) or {}).get(n) != v)
+    if isinstance(settings[k], dict): detail = ", ".join(sorted({n for n, _ in _items(manifest.get(k)) ^ _items(settings[k])}))
     else: detail = f"{manifest.get(k)}, now {settings[k]}"
     raise SegError(f"{folder.out} was made with another {k} ({detail}); {remedy}")
 
@@ -343,12 +348,13 @@ def seg_generate(
     ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
     truth: str = "",  # More than masks, some of: instances boxes visible depth normals
     renderer: str = "auto",  # fast (software), shaded (OpenGL: shadows and ambient occlusion), or auto: shaded where there is a GPU
+    assets: str = "",  # A folder of glTF models with assets.csv (file, label, scale, up, licence), used for some of the things
     dask: str = "",  # Address of a Dask scheduler whose workers draw instead, on a file system shared with them
     preview: bool = False,  # Only draw a contact sheet of `n` pairs (48 at most), OUT/preview.png?
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?
 ):
     "Draw `n` pairs of a room's picture and its exact label mask; run again to go on or to get more."
-    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()), chosen(renderer))
+    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()), chosen(renderer), read_assets(assets, _tell) if assets else ())
     if preview: return _preview(plan, n, Path(out) / "preview.png")
     start = time.perf_counter()
     manifest = generate(n, out, plan, workers, overwrite, dask, _tell)

@@ -111,7 +111,8 @@ def _block(t: dict[str, np.ndarray], m: Mesh) -> tuple[np.ndarray, ...]:
     position, normal, local = place(m, t["size"], t["origin"], t["turn"], t["cut"])
     fitted, tile = (t["tile"] == 0)[:, None, None], np.where(t["tile"] == 0, 1, t["tile"])[:, None, None]
     uv = np.where(fitted, m.uv, (box_map(m, local, t["size"], t["grained"]) + t["shift"][:, None]) / tile)
-    each = (np.repeat(t[k], len(m.unit), axis=0) for k in ("colour", "glow", "owner"))
+    each = [np.repeat(t[k], len(m.unit), axis=0) for k in ("colour", "glow", "owner")]
+    if m.tint is not None: each[0] = each[0] * np.tile(m.tint, (len(position), 1))
     return position.reshape(-1, 3), normal.reshape(-1, 3), uv.reshape(-1, 2), *each
 
 

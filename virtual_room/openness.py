@@ -27,7 +27,7 @@ def filled(room: Room) -> np.ndarray:
     for t in room.things:
         if t.model.kind in ARCHITECTURE: continue
         for p in t.model.parts:
-            if p.shape[0] != "panel" and min(p.size) > THIN: _fill(cells, room, t, p)
+            if p.shape[0] not in ("panel", "asset") and min(p.size) > THIN: _fill(cells, room, t, p)
     return cells
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from virtual_room import furniture as f
+from virtual_room.assets import Asset
 from virtual_room.placement import CEILING, FLOOR, Layout, Wall, cells, edge_distance, overhang, walkable
 from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, Vec
 from virtual_room.textures import hsv, pick
@@ -19,13 +20,13 @@ CELL = .22  # metres between the points at which light on walls and floors is co
 SEAM = .008  # metres by which neighbouring panels overlap, so that no gap shows between them
 
 
-def make_room(seed: int | list[int], config: RoomConfig = RoomConfig()) -> Room:
-    "The room of a seed; the same seed and ranges give the same room"
+def make_room(seed: int | list[int], config: RoomConfig = RoomConfig(), assets: tuple[Asset, ...] = ()) -> Room:
+    "The room of a seed; the same seed, ranges and models of one's own give the same room"
     rng = np.random.default_rng(seed)
     layout = Layout(_outline(rng, config), float(rng.uniform(*config.height)), rng)
     night = bool(rng.random() < config.night)
     lights = _build(layout, night)
-    _furnish(layout, config, f.draw_style(rng))
+    _furnish(layout, config, f.draw_style(rng, assets, config.own_models))
     lights += _switch_on(layout, night)
     tone = rng.uniform(.15, .45) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / np.prod(layout.high)
     return Room(layout.outline, layout.height, tuple(layout.things), tuple(lights), tuple(tone.tolist()))
@@ -247,7 +248,7 @@ def _ceiling_lamp(layout: Layout, style: f.Style) -> None:
     "Hangs in the middle; unlabelled"
     rng, (x0, y0, x1, y1) = layout.rng, layout.main
     size, drop = rng.uniform(.25, .45), rng.uniform(.12, .5)
-    shade = replace(f.floor_lamp(rng, style).parts[-1], size=(size, size, .15), at=(0, 0, .075))
+    shade = replace(f.floor_lamp.__wrapped__(rng, style).parts[-1], size=(size, size, .15), at=(0, 0, .075))
     model = Model("empty", "ceiling lamp", (size, size, drop), (shade, f.rod(style.metal, 0, 0, .12, .02, drop - .12)))
     layout.add(Thing(model, ((x0 + x1) / 2, (y0 + y1) / 2, layout.height - drop), 0.0, CEILING))
 

@@ -126,6 +126,7 @@ class RoomConfig:
     distractors: float = 0.5
     clutter: float = 0.35
     dog: float = 0.6
+    own_models: float = 0.6  # of the things for which there are models of one's own
     camera_height: Range = (1.2, 1.8)
     fov: Range = (52.0, 82.0)
     yaw_deviation: float = 35.0

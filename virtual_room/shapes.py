@@ -20,18 +20,22 @@ class Mesh:
     uv: np.ndarray  # (V, 2)
     axis: np.ndarray  # (V,)
     tris: np.ndarray  # (T, 3)
+    tint: np.ndarray | None = None  # (V, 3) of a model with colours of its own
 
 
-def _mesh(unit, normal, uv, tris, inset=None) -> Mesh:
+def as_mesh(unit, normal, uv, tris, inset=None, tint=None) -> Mesh:
     unit, normal, uv = (np.asarray(a, np.float32) for a in (unit, normal, uv))
     inset = np.zeros_like(unit) if inset is None else np.asarray(inset, np.float32)
-    return Mesh(unit, inset, normal, uv, np.abs(normal).argmax(1), np.asarray(tris, np.int32))
+    return Mesh(unit, inset, normal, uv, np.abs(normal).argmax(1), np.asarray(tris, np.int32), tint)
 
 
 @lru_cache(maxsize=512)
 def mesh(shape: tuple) -> Mesh:
-    "The mesh of `(name, *parameters)`: box, bevel(radius), panel(nx, nz), soft(power), lathe(profile), ring(thickness)"
+    "The mesh of `(name, *parameters)`: box, bevel(radius), panel(nx, nz), soft(power), lathe(profile), ring(thickness), asset(path, up, sha256)"
     name, *args = shape
+    if name == "asset":
+        from virtual_room.assets import load
+        return load(*args)[0]
     return {"box": bevel, "bevel": bevel, "panel": panel, "soft": soft, "lathe": lathe, "ring": ring}[name](*args)
 
 
@@ -45,7 +49,7 @@ def bevel(radius: float = 0.0) -> Mesh:
     tris = np.concatenate([first + [0, 1, 2], first + [0, 2, 3], *([_bevel_cuts(corner, normal)] if radius else [])])
     cut = normal - corner
     uv = (around + 1) / 2
-    return _mesh(corner / 2, normal, uv, _outward(corner / 2 + .1 * cut, tris, normal), radius * cut)
+    return as_mesh(corner / 2, normal, uv, _outward(corner / 2 + .1 * cut, tris, normal), radius * cut)
 
 
 def _bevel_cuts(corner: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -74,7 +78,7 @@ def panel(nx: int = 1, nz: int = 1) -> Mesh:
     u, v = np.meshgrid(np.linspace(0, 1, nx + 1), np.linspace(0, 1, nz + 1))
     u, v = u.ravel(), v.ravel()
     unit = np.stack([u - .5, 0 * u, v - .5], 1)
-    return _mesh(unit, np.tile([0, 1, 0], (len(u), 1)), np.stack([1 - u, v], 1), _grid(nz, nx)[:, ::-1])
+    return as_mesh(unit, np.tile([0, 1, 0], (len(u), 1)), np.stack([1 - u, v], 1), _grid(nz, nx)[:, ::-1])
 
 
 def _grid(rows: int, columns: int) -> np.ndarray:
@@ -93,7 +97,7 @@ def soft(power: float = 1.0, around: int = 14, up: int = 8) -> Mesh:
     steep = 2 / max(power, .35) - 1
     normal = np.sign(unit) * np.abs(2 * unit) ** min(steep, 3.0) + 1e-6 * unit
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    return _mesh(unit, normal, np.stack([t / 2 / np.pi, p / np.pi + .5], 1), _grid(up, around))
+    return as_mesh(unit, normal, np.stack([t / 2 / np.pi, p / np.pi + .5], 1), _grid(up, around))
 
 
 def lathe(profile: tuple[tuple[float, float], ...], around: int = 14) -> Mesh:
@@ -108,7 +112,7 @@ def lathe(profile: tuple[tuple[float, float], ...], around: int = 14) -> Mesh:
         rings = [_ring_of(points[i + k], n, around) for k, n in enumerate(ends)]
         tris.append(_grid(1, around) + sum(map(len, unit)))
         for p, n, w in rings: unit.append(p), normal.append(n), uv.append(w)
-    return _mesh(np.concatenate(unit), np.concatenate(normal), np.concatenate(uv), np.concatenate(tris))
+    return as_mesh(np.concatenate(unit), np.concatenate(normal), np.concatenate(uv), np.concatenate(tris))
 
 
 def _blend(out: np.ndarray, i: int, side: int) -> np.ndarray:
@@ -134,7 +138,7 @@ def ring(thickness: float = .2, around: int = 12, tube: int = 6) -> Mesh:
     normal = np.stack([np.cos(a) * np.cos(b), np.sin(b), np.sin(a) * np.cos(b)], 1)
     centre = np.stack([np.cos(a), 0 * a, np.sin(a)], 1) * radius
     unit = centre + normal * [thickness / 2, .5, thickness / 2]
-    return _mesh(unit, normal, np.stack([a, b], 1) / 2 / np.pi, _grid(around, tube))
+    return as_mesh(unit, normal, np.stack([a, b], 1) / 2 / np.pi, _grid(around, tube))
 
 
 def place(m: Mesh, size: np.ndarray, at: np.ndarray, turn: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
