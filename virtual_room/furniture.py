@@ -65,7 +65,7 @@ def draw_wood(rng: Rng) -> Material:
 
 
 def draw_textile(rng: Rng) -> Material:
-    saturation = rng.choice([.03, .08, .15, .3, .55])
+    saturation = rng.choice([.03, .06, .1, .18, .3, .5])
     return Material(hsv(rng.random(), saturation, rng.choice([1, .9, .75, .5, .3]) - .25 * saturation), pick(rng, "fabric"), float(rng.uniform(.25, .6)))
 
 
@@ -407,8 +407,9 @@ def _desk_phone(m: Material) -> tuple[Part, ...]:
 def dog(rng: Rng, style: Style) -> Model:
     "Standing, sitting or lying; of any size and coat"
     s = rng.uniform(.75, 1.35)
-    colour = hsv(rng.uniform(.05, .11), rng.uniform(0, .7), rng.choice([.1, .3, .55, .8, .95]))
-    coat, second = Material(colour, pick(rng, "fur"), .3), Material(tuple(min(1.0, c * rng.uniform(.5, 1.6)) for c in colour), pick(rng, "fur"), .3)
+    colour = hsv(rng.uniform(.06, .11), rng.uniform(0, .55), rng.choice([.1, .25, .45, .7, .92]))
+    k = rng.uniform(.5, 1.6)
+    coat, second = Material(colour, pick(rng, "fur"), .3), Material(tuple(min(1.0, c * k) for c in colour), pick(rng, "fur"), .3)
     pose = [_standing, _sitting, _lying][int(rng.integers(3))]
     parts, size = pose(rng, coat, second if rng.random() < .5 else coat)
     scaled = tuple(Part(p.shape, tuple(v * s for v in p.size), tuple(v * s for v in p.at), p.colour, p.texture, p.tile, p.turn) for p in parts)

@@ -72,17 +72,17 @@ def _build(layout: Layout, night: bool) -> list[Light]:
 def _floor_material(rng: Rng) -> f.Material:
     kind = rng.random()
     if kind < .6: return f.Material(hsv(rng.uniform(.04, .11), rng.uniform(.15, .6), rng.uniform(.4, 1)), pick(rng, "planks"), rng.uniform(.8, 1.4))
-    if kind < .85: return f.Material(hsv(rng.random() if rng.random() < .4 else .09, rng.uniform(.02, .4), rng.uniform(.35, .95)), pick(rng, "carpet"), 1.0)
+    if kind < .85: return f.Material(hsv(rng.random() if rng.random() < .25 else .09, rng.uniform(.02, .3), rng.uniform(.4, .95)), pick(rng, "carpet"), 1.0)
     return f.Material(hsv(.08, rng.uniform(0, .25), rng.uniform(.5, 1)), pick(rng, "tiles"), rng.uniform(.6, 1.1))
 
 
 def _wall_materials(rng: Rng) -> tuple[f.Material, f.Material]:
     "For all walls, or another for every second one"
-    tone = hsv(rng.random() if rng.random() < .6 else .11, rng.choice([.02, .04, .08, .15, .3]), rng.uniform(.7, 1))
+    tone = hsv(rng.random() if rng.random() < .4 else rng.uniform(.08, .14), rng.choice([.02, .04, .07, .12, .2, .3]), rng.uniform(.75, 1))
     texture = pick(rng, "plaster") if rng.random() < .75 else pick(rng, "paper")
     plain = f.Material(tone, texture, 1.5 if texture.startswith("plaster") else rng.uniform(.4, .9))
     if rng.random() < .6: return plain, plain
-    return plain, f.Material(hsv(rng.random(), rng.uniform(.03, .45), rng.uniform(.35, .95)), pick(rng, "plaster" if rng.random() < .6 else "paper"), .8)
+    return plain, f.Material(hsv(rng.random(), rng.uniform(.03, .35), rng.uniform(.4, .95)), pick(rng, "plaster" if rng.random() < .6 else "paper"), .8)
 
 
 def _openings(layout: Layout) -> list[list[tuple]]:

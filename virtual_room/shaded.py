@@ -75,7 +75,7 @@ class Stage:
         self.room.reparentTo(self.root)
         self.lut[1:len(room.things) + 1] = [ROOM_LABELS.codes.index(t.label) for t in room.things]
         self.seen = None, []
-        self._light(room, gain(room, shape))
+        self._light(room, 1.2 * gain(room, shape))
         self._cast()
 
     def _light(self, room: Room, scale: float) -> None:

@@ -109,7 +109,7 @@ def _tiles(rng):
     return np.where(grout, rng.uniform(.5, .75), tone[cell] + .02 * noise(rng, size, 6, 6))
 
 
-def _carpet(rng): return .84 + .06 * noise(rng, fx=50, fy=50, slope=1) + .03 * noise(rng, fx=5, fy=5)
+def _carpet(rng): return .9 + .03 * noise(rng, fx=50, fy=50, slope=1) + .015 * noise(rng, fx=4, fy=4)
 
 
 def _fabric(rng):
@@ -149,8 +149,9 @@ def _painting(rng): return [_landscape, _abstract, _abstract, _blobs, _portrait,
 
 def _landscape(rng, size: int = 128):
     x, y = _axes(size)
-    low, high, *hills = _colours(rng, 5, .7)
-    out = low + (high - low) * y[..., None]
+    high, low = (np.array(hsv(rng.uniform(.5, .65), rng.uniform(.1, .5), .95)), np.array(hsv(rng.choice([.08, .58]), rng.uniform(.05, .5), 1)))
+    hills = [np.array(hsv(rng.uniform(.1, .4) if rng.random() < .75 else .6, rng.uniform(.15, .5), v)) for v in (.75, .55, .38)]
+    out = high + (low - high) * y[..., None]
     for i, c in enumerate(hills):
         line = .6 - .17 * i + .12 * np.sin(2 * np.pi * (x * rng.uniform(.5, 2) + rng.random())) + .01 * noise(rng, size, 9, 9)
         out = np.where((y > 1 - line)[..., None], c, out)
