@@ -8,7 +8,7 @@ from PIL import Image
 
 from nbs_lib.train import seg_train
 
-COMMANDS = ['seg_doctor', 'seg_generate', 'seg_check', 'seg_fix', 'seg_serve', 'seg_walk', 'seg_train', 'seg_export', 'seg_predict', 'seg_eval', 'seg_series']
+COMMANDS = ['seg_doctor', 'seg_generate', 'seg_check', 'seg_fix', 'seg_serve', 'seg_convert', 'seg_walk', 'seg_train', 'seg_export', 'seg_predict', 'seg_eval', 'seg_series']
 
 
 @pytest.mark.parametrize('name', COMMANDS)

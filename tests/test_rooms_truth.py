@@ -162,7 +162,7 @@ def test_solo_has_unitys_layout_and_the_same_masks(told, tmp_path):
     for path in frames:
         frame = json.loads(path.read_text())
         capture = frame["captures"][0]
-        semantic, boxes = capture["annotations"]
+        semantic, instance, boxes = capture["annotations"]
         assert Image.open(path.parent / capture["filename"]).size == tuple(capture["dimension"])
         painted = np.asarray(Image.open(path.parent / semantic["filename"])).astype(int)
         mask = np.asarray(Image.open(told / "labels" / f"{frame['frame']:06d}.png"))
@@ -171,6 +171,23 @@ def test_solo_has_unitys_layout_and_the_same_masks(told, tmp_path):
         assert (again == mask).all() and {b["labelName"] for b in boxes["values"]} == {r["labelName"] for r in semantic["instances"]}
     with pytest.raises(SegError, match="not empty"): seg_convert(str(told), "solo", str(tmp_path / "solo"))
     with pytest.raises(SegError, match="coco or solo"): seg_convert(str(told), "voc")
+
+
+@pytest.mark.parametrize("pictures", [8, 7])
+def test_unitys_reader_reads_our_solo(told, tmp_path, pictures):
+    reader = pytest.importorskip("pysolotools.consumers", reason="pysolotools wants numpy 1.23; try it with pip install --no-deps pysolotools dataclasses-json~=0.5.7 marshmallow marshmallow-enum typing-inspect mypy-extensions")
+    models = pytest.importorskip("pysolotools.core.models")
+    generate(pictures, tmp_path / "rooms", Plan(seed=6, size=96, images_per_room=2, truth=("instances",)))
+    seg_convert(str(tmp_path / "rooms"), "solo", str(tmp_path / "solo"))
+    solo = reader.Solo(str(tmp_path / "solo"))
+    assert solo.categories() == dict(enumerate(ROOM_LABELS.codes[1:], 1)) and len(solo.frames()) == pictures
+    for number, frame in enumerate(solo.frames()):
+        assert frame.frame == number and (tmp_path / "solo" / frame.get_file_path(models.RGBCameraCapture)).exists()
+        semantic, instance, boxes = frame.captures[0].annotations
+        assert isinstance(semantic, models.SemanticSegmentationAnnotation) and isinstance(instance, models.InstanceSegmentationAnnotation) and isinstance(boxes, models.BoundingBox2DAnnotation)
+        numbered, truth = (np.asarray(Image.open(path)).astype(int) for path in (tmp_path / "solo" / f"sequence.{frame.sequence}" / instance.filename, tmp_path / "rooms" / "instances" / f"{number:06d}.png"))
+        for row in instance.instances: assert ((numbered == row.color).all(2) == (truth == row.instanceId)).all()
+        assert {b.labelName for b in boxes.values} == {i.labelName for i in semantic.instances}
 
 
 # --- look before you wait -----------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from nbs_lib.labels import LabelSet, decode_mask
 from virtual_room.generate import box_of
 
 UNITY = "type.unity.com/unity.solo."
-SEMANTIC, BOXES = "semantic segmentation", "bounding box"
+SEMANTIC, INSTANCE, BOXES = "semantic segmentation", "instance segmentation", "bounding box"
+KINDS = {SEMANTIC: f"{UNITY}SemanticSegmentationAnnotation", INSTANCE: f"{UNITY}InstanceSegmentationAnnotation", BOXES: f"{UNITY}BoundingBox2DAnnotation"}
 
 
 def segments(data: SegData, pair: Pair) -> list[tuple[int, int, np.ndarray]]:
@@ -55,43 +56,50 @@ def to_coco(data: SegData) -> dict:
 
 
 def to_solo(data: SegData, out: Path) -> None:
-    "A folder as Unity's Perception writes it: a sequence for each room, a step for each picture"
+    "A folder as Unity's Perception writes it: a sequence for each room, a step for each picture; its reader wants sequences of one length, so that else each picture is one"
     if out.exists() and any(out.iterdir()): raise SegError(f"{out} is not empty; give another --out")
-    steps: Counter[str] = Counter()
-    sequences = {g: i for i, g in enumerate(dict.fromkeys(p.group or p.name for p in data.pairs))}
-    for frame, pair in enumerate(data.pairs):
-        group = pair.group or pair.name
+    groups = [p.group or p.name for p in data.pairs]
+    if len(set(Counter(groups).values())) > 1: groups = [p.name for p in data.pairs]
+    steps, sequences = Counter(), {g: i for i, g in enumerate(dict.fromkeys(groups))}
+    for frame, (pair, group) in enumerate(zip(data.pairs, groups)):
         _solo_frame(data, pair, out / f"sequence.{sequences[group]}", frame, sequences[group], steps[group])
         steps[group] += 1
     spec = [dict(label_id=i, label_name=n) for i, n in enumerate(data.labels.codes) if i != data.labels.background]
-    kinds = {SEMANTIC: f"{UNITY}SemanticSegmentationAnnotationDefinition", BOXES: f"{UNITY}BoundingBoxAnnotationDefinition"}
-    definitions = [{"@type": kinds[SEMANTIC], "id": SEMANTIC, "description": "A colour for each label", "spec": [
-        dict(label_name=s["label_name"], pixel_value=_rgba(data.labels, s["label_id"])) for s in spec]},
-        {"@type": kinds[BOXES], "id": BOXES, "description": "Boxes around what is visible of each thing", "spec": spec}]
+    colours = [dict(label_name=n["label_name"], pixel_value=_rgba(data.labels, n["label_id"])) for n in spec]
+    definitions = [{"@type": KINDS[SEMANTIC], "id": SEMANTIC, "description": "A colour for each label", "spec": colours},
+                   {"@type": KINDS[INSTANCE], "id": INSTANCE, "description": "A colour for each thing", "spec": spec},
+                   {"@type": KINDS[BOXES], "id": BOXES, "description": "Boxes around what is visible of each thing", "spec": spec}]
     write_json(out / "annotation_definitions.json", dict(annotationDefinitions=definitions))
     write_json(out / "sensor_definitions.json", dict(sensorDefinitions=[{"@type": f"{UNITY}SensorDefinition", "id": "camera", "modality": "camera", "definition": "The main camera",
         "firstCaptureFrame": 0.0, "captureTriggerMode": "Scheduled", "simulationDeltaTime": 0.0166, "framesBetweenCaptures": 0, "manualSensorsAffectTiming": False}]))
     write_json(out / "metric_definitions.json", dict(metricDefinitions=[]))
     write_json(out / "metadata.json", dict(unityVersion="", perceptionVersion="1.0.0", totalFrames=len(data.pairs), totalSequences=len(sequences), sensors=["camera"], metricCollectors=[],
-                                           annotators=[dict(name=n, type=k) for n, k in kinds.items()]))
+                                           simulationStartTime="", simulationEndTime="", renderPipeline="", scenarioRandomSeed=0.0, annotators=[dict(name=n, type=k) for n, k in KINDS.items()]))
 
 
 def _solo_frame(data: SegData, pair: Pair, folder: Path, frame: int, sequence: int, step: int) -> None:
     mask, found = decode_mask(pair.mask, data.labels), segments(data, pair)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(pair.image, folder / f"step{step}.camera.png")
-    painted = np.dstack([data.labels.palette[mask], np.full(mask.shape, 255, np.uint8)])
-    with atomic_path(folder / f"step{step}.camera.{SEMANTIC}.png") as tmp: Image.fromarray(painted).save(tmp)
-    common = dict(sensorId="camera", description="")
-    size = [float(n) for n in mask.shape[::-1]]
-    semantic = {"@type": f"{UNITY}SemanticSegmentationAnnotation", "id": SEMANTIC, **common, "imageFormat": "PNG", "dimension": size, "filename": f"step{step}.camera.{SEMANTIC}.png",
-                "instances": [dict(labelName=data.labels.codes[v], pixelValue=_rgba(data.labels, v)) for v in sorted({label for _, label, _ in found})]}
-    boxes = {"@type": f"{UNITY}BoundingBox2DAnnotation", "id": BOXES, **common, "values": [
-        dict(instanceId=i, labelId=label, labelName=data.labels.codes[label], origin=box_of(pixels)[:2], dimension=box_of(pixels)[2:]) for i, label, pixels in found]}
+    common, size = dict(sensorId="camera", description=""), [float(n) for n in mask.shape[::-1]]
+    numbered = np.zeros((*mask.shape, 4), np.uint8)
+    for i, _, pixels in found: numbered[pixels] = _number(i)
+    painted = {SEMANTIC: np.dstack([data.labels.palette[mask], np.full(mask.shape, 255, np.uint8)]), INSTANCE: numbered}
+    for name, picture in painted.items():
+        with atomic_path(folder / f"step{step}.camera.{name}.png") as tmp: Image.fromarray(picture).save(tmp)
+    picture = lambda name: {"@type": KINDS[name], "id": name, **common, "imageFormat": "PNG", "dimension": size, "filename": f"step{step}.camera.{name}.png"}
+    name = lambda label: dict(labelName=data.labels.codes[label])
+    semantic = picture(SEMANTIC) | dict(instances=[name(v) | dict(pixelValue=_rgba(data.labels, v)) for v in sorted({label for _, label, _ in found})])
+    instance = picture(INSTANCE) | dict(instances=[name(label) | dict(instanceId=i, labelId=label, color=_number(i)) for i, label, _ in found])
+    boxes = {"@type": KINDS[BOXES], "id": BOXES, **common, "values": [
+        name(label) | dict(instanceId=i, labelId=label, origin=box_of(pixels)[:2], dimension=box_of(pixels)[2:]) for i, label, pixels in found]}
     zero, pinhole = [0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0]
     capture = {"@type": f"{UNITY}RGBCamera", "id": "camera", "description": "The main camera", "position": zero, "rotation": [0.0, 0.0, 0.0, 1.0], "velocity": zero, "acceleration": zero,
-               "filename": f"step{step}.camera.png", "imageFormat": "PNG", "dimension": size, "projection": "Perspective", "matrix": pinhole, "annotations": [semantic, boxes]}
+               "filename": f"step{step}.camera.png", "imageFormat": "PNG", "dimension": size, "projection": "Perspective", "matrix": pinhole, "annotations": [semantic, instance, boxes]}
     write_json(folder / f"step{step}.frame_data.json", dict(frame=frame, sequence=sequence, step=step, captures=[capture], metrics=[]))
+
+
+def _number(i: int) -> list[int]: return [i % 256, i // 256, 128, 255]
 
 
 def _rgba(labels: LabelSet, value: int) -> list[int]: return [*map(int, labels.colors[value]), 255]
