@@ -106,7 +106,7 @@ def random_batch(files, size, bs, rng):
     stack = np.stack([one(files[i]) for i in rng.integers(len(files), size=bs)])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).float()/255
 
-# %% ../nbs/20_wnet.ipynb #5015757c
+# %% ../nbs/20_wnet.ipynb #60282099
 def train_wnet(
     model,           # A `WNet`
     files,           # Picture files
@@ -124,7 +124,7 @@ def train_wnet(
     "Train in place; the history, a list of {'ncut', 'mse'} a step. `SegError` when a loss is not finite: the checkpoint then holds the state before."
     if not files: raise SegError("there are no pictures to train on; the list is empty")
     device = next(model.parameters()).device
-    recipe = dict(steps=steps, size=size, bs=bs, lr=lr, cut=cut, seed=seed, pictures=len(files), n_classes=model.n_classes)
+    recipe = dict(steps=steps, size=size, bs=bs, lr=lr, cut=cut, seed=seed, pictures=f'{len(files)}, {Path(files[0]).name} to {Path(files[-1]).name}', n_classes=model.n_classes)
     opts = dict(mse=torch.optim.Adam(model.parameters(), lr)) if not cut else dict(ncut=torch.optim.Adam(model.encoder.parameters(), lr), mse=torch.optim.Adam(model.parameters(), lr))
     history = _restore(checkpoint, recipe, model, opts) if resume and checkpoint and Path(checkpoint).exists() else []
     model.train()
