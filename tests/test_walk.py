@@ -242,6 +242,22 @@ def test_each_key_does_what_it_says(screen):
     assert {k: v for k, v in seen.items() if v is not True and not isinstance(v, np.bool_) or not v} == {}
 
 
+def _covered(display: str) -> int:
+    "Colours in a window that lays one colour, half transparent, over nothing"
+    os.environ["DISPLAY"] = display
+    from virtual_room.window import Window
+    window = Window(256, "one colour")
+    window.lay_over(np.full((64, 64, 4), (200, 100, 50, 128), np.uint8))
+    window.draw()
+    colours = np.unique(window.pixels().reshape(-1, 3), axis=0)
+    window.close()
+    return len(colours)
+
+
+def test_an_overlay_has_no_seam(screen):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool: assert pool.submit(_covered, screen).result(timeout=60) == 1
+
+
 def _walk(display: str, *args, **more):
     command = [sys.executable, "-c", "from virtual_room.walk import seg_walk; seg_walk.main()", *map(str, args)]
     return subprocess.run(command, cwd=REPO, env=os.environ | dict(DISPLAY=display), capture_output=True, text=True, timeout=120, **more)

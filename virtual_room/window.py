@@ -63,6 +63,7 @@ class Window:
         card.setFrame(0, self.size, -self.size, 0)
         self.card = self.front.attachNewNode(card.generate())
         self.card.setTexture(self.layer), self.card.hide()
+        self.card.setDepthTest(True), self.card.setDepthWrite(True)  # else the pixels its two triangles share are blended twice
         self.words = self.front.attachNewNode("words")
         self.lines: dict[str, tuple[tuple, p3.NodePath]] = {}
 
