@@ -193,7 +193,7 @@ def out_of_memory(
     "Does it say that memory ran out?"
     return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or isinstance(e, RuntimeError) and "can't allocate memory" in str(e)
 
-# %% ../nbs/07a_fit.ipynb #83207cf8
+# %% ../nbs/07a_fit.ipynb #f9d867a2
 def processes():
     "(rank, number of processes) as the launcher says."
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
@@ -209,7 +209,9 @@ class Ranks(Callback):
         self.wrapped = self.accelerator.prepare_model(self.plain)
         if rank: self.learn.logger = noop
     def before_train(self): self.learn.model = self.wrapped
-    def after_train(self): self.learn.model = self.plain
+    def after_train(self):
+        self.learn.model = self.plain
+        for b in self.plain.buffers(): distributed.broadcast(b, 0)  # each process has seen other pictures; all shall be judged with one network
     def after_fit(self):
         self.learn.model = self.plain
         for dl in self.dls.loaders: dl.share(0, 1)
