@@ -57,7 +57,7 @@ def read_json(
     except FileNotFoundError: raise SegError(f"{path} is missing; {hint}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise SegError(f"{path} is not readable as JSON ({e}); {hint}") from None
 
-# %% ../nbs/00_core.ipynb #3f88a11c
+# %% ../nbs/00_core.ipynb #a70d2be0
 def seg_command(f):
     "Give `f` a console entry `f.main(argv=None)` whose options are `f`'s documented parameters."
     f.main = functools.partial(_main, f)
@@ -96,6 +96,7 @@ def _settings(f, path):
         if k not in known: raise SegError(f"{path} sets {k!r}, which {f.__name__} does not know; it knows {', '.join(known)}")
         want = known[k]
         if want is float and isinstance(v, (int, str)) and not isinstance(v, bool): v = _number(v)  # YAML reads 1e-3 as text
+        if want is str and type(v) is int: v = str(v)
         if type(v) is not want: raise SegError(f"{path} sets {k} to {v!r}, which is no {want.__name__}")
         values[k] = v
     return values

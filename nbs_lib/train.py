@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LADDER', 'PRECISIONS', 'batch_size', 'check_upscale', 'model_name', 'read_ladder', 'add_to_ladder', 'ladder_row',
-           'set_seed', 'train', 'finish', 'climb', 'seg_train']
+           'set_seed', 'train', 'finish', 'climb', 'gate', 'parse_size', 'parse_ladder', 'seg_train']
 
-# %% ../nbs/11_train.ipynb #10c32a60
-import csv, random, sys, time
+# %% ../nbs/11_train.ipynb #958cd96a
+import csv, random, re, sys, time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -176,19 +176,40 @@ def climb(
         before = read_json(saved, 'train again')['sha256']
     return learn, read_ladder(Path(out)/'ladder.csv')
 
-# %% ../nbs/11_train.ipynb #a9689d33
+# %% ../nbs/11_train.ipynb #49d6d9be
 PRECISIONS = dict(auto=None, bf16=True, fp32=False)
 
-def _steps(ladder):
-    try: return [tuple(map(int, s.split(':'))) for s in ladder.split()] if all(s.count(':') == 1 for s in ladder.split()) else _bad(ladder)
-    except ValueError: _bad(ladder)
+def gate(
+    data,  # A `SegData`
+    image, # A picture's name or file
+    **kw,  # More for `overfit_image`
+):
+    "Say whether a network can learn one picture by heart; `SegError` with what is probably wrong if it cannot."
+    from nbs_lib.overfit import overfit_image
+    result = overfit_image(data, image, **kw)
+    print(result)
+    if result.hints: raise SegError(f"{image} cannot be learnt by heart; probably: " + '; '.join(result.hints.values()))
 
-def _bad(ladder): raise SegError(f"the ladder {ladder!r} is not readable; write SIZE:EPOCHS, e.g. '64:8 128:3'")
+def parse_size(
+    text, # '64' or '352x480'
+):
+    "One number, or (height, width); `SegError` when it cannot be read."
+    if not re.fullmatch(r'\d+(x\d+)?', str(text)): raise SegError(f"the size {text!r} is not readable; write 64, or height x width like 352x480")
+    size = tuple(map(int, str(text).split('x')))
+    check_size(size[0] if len(size) == 1 else size)
+    return size[0] if len(size) == 1 else size
+
+def parse_ladder(
+    text, # 'SIZE:EPOCHS SIZE:EPOCHS'
+):
+    "[(size, epochs)] for `climb`."
+    if not all(re.fullmatch(r'[\dx]+:\d+', s) for s in text.split()): raise SegError(f"the ladder {text!r} is not readable; write SIZE:EPOCHS, e.g. '64:8 128:3'")
+    return [(parse_size(s), int(n)) for s, n in (step.split(':') for step in text.split())]
 
 @seg_command
 def seg_train(
     data: str = 'Assets/Data~',       # Folder of the data set
-    size: int = 64,                   # Pixels, a multiple of 32
+    size: str = '64',                 # Pixels: 64, or height x width like 352x480; multiples of 32
     epochs: int = 8,                  # Epochs in all
     arch: str = 'resnet34',           # Architecture: resnet34, light:resnet34, unet:resnet34, segformer:mit_b0, ...
     out: str = 'Assets/Data~/models', # Folder of the saved model
@@ -210,21 +231,23 @@ def seg_train(
     ladder: str = '',                 # Train through several sizes instead: 'SIZE:EPOCHS SIZE:EPOCHS', e.g. '64:8 128:3'
     track: str = '',                  # tensorboard, wandb or both, beside the table that is always written
     compile: bool = False,            # Let torch.compile fuse the network?
+    overfit: str = '',                # Only see whether the network can learn this picture by heart: its name or file
     config: str = '',                 # YAML file with any of these settings; the command line has the last word
 ):
     "Check a data set, train a network on it, save weights and scores."
     if epochs < 1: raise SegError(f"{epochs} epochs are too few; give at least 1")
     if precision not in PRECISIONS: raise SegError(f"there is no precision {precision!r}; take {', '.join(PRECISIONS)}")
-    pairs = find_pairs(data, layout)
+    pairs, size, steps = find_pairs(data, layout), parse_size(size), parse_ladder(ladder)
+    if overfit: return gate(pairs, overfit, size=size, arch=arch, loss=loss, augment=not no_aug, **({'lr': lr} if lr else {}))
     counts = assert_trainable(pairs)
     common = dict(arch=arch, out=out, bs=bs, valid=valid, seed=seed, pretrained=encoder_weights or pretrained, resume=resume, bf16=PRECISIONS[precision], bar=sys.stdout.isatty(),
                   loss=loss, counts=counts if weigh else None, augment=not no_aug, ema=ema, patience=patience, track=track, compile=compile)
-    if ladder: learn, rows = climb(pairs, _steps(ladder), lr=lr or 1e-3, **common)
+    if ladder: learn, rows = climb(pairs, steps, lr=lr or 1e-3, **common)
     else: learn, rows = train(pairs, size, epochs, weights=weights or None, lr=lr, **common)
     if processes()[0]: return
     if learn: print(format_table(class_table(valid_matrix(learn), pairs.labels)))
     for r in rows: print(f"{r['model']}: Dice {r['dice']}, foreground accuracy {r['foreground_accuracy']}, {r['epochs']} epochs, {r['minutes']} minutes")
-    saved = Path(out)/f"{model_name(arch, _steps(ladder)[-1][0] if ladder else size)}.safetensors"
+    saved = Path(out)/f"{model_name(arch, steps[-1][0] if ladder else size)}.safetensors"
     print(f"saved {saved}; next: `seg_export {saved}`")
 
 # %% ../nbs/11_train.ipynb #0b6c91ce

@@ -60,7 +60,7 @@ def test_jpeg_data_named_png_just_work(rooms, tmp_path):
 
 @pytest.mark.parametrize('args, status, says', [
     (('--size', 65), 1, 'multiples of 32'), (('--epochs', 0), 1, 'at least 1'), (('--arch', 'vgg'), 1, "no encoder 'vgg'"), (('--weights', 'none.safetensors'), 1, 'none.json is missing'),
-    (('--size', 'big'), 2, 'invalid int'), (('--colour', 'red'), 2, 'unrecognized'), (('--size', 256), 1, "above the pictures' own"),
+    (('--size', 'big'), 1, 'not readable'), (('--bs', 'big'), 2, 'invalid int'), (('--colour', 'red'), 2, 'unrecognized'), (('--size', 256), 1, "above the pictures' own"),
 ])
 def test_wrong_arguments(args, status, says, rooms, tmp_path, capsys):
     got, err = call(capsys, seg_train, '--data', rooms, '--out', tmp_path, *args)
