@@ -130,3 +130,20 @@ def test_memory_stays_flat_in_the_shaded_profile():
         studio.pair(i)
         if i in (49, 79): used.append(psutil.Process().memory_info().rss)
     assert used[1] < used[0] * 1.05 + 4e6
+
+
+def test_the_sun_shines_in_at_a_window_only(shaded):
+    stage, patches = shaded.Stage(64), 0
+    for i in range(8):
+        room = make_room([61, i], RoomConfig(sun=1.0, night=0.0, l_shape=0.0))
+        camera = make_camera(room, np.random.default_rng(i), RoomConfig(close_up=0.0, exposure=(.4, .4)))
+        stage.show(room)
+        sunny, labels = stage.picture(camera).mean(2), stage.mask(camera)
+        stage.show(replace(room, lights=tuple(l for l in room.lights if l.area)))
+        brighter = sunny - stage.picture(camera).mean(2)
+        lit = (brighter > 25) & (labels != 0)
+        assert (stage.mask(camera) == labels).all() and lit.mean() < .4
+        ceiling = labels == ROOM_LABELS["building_ceiling"]
+        if ceiling.any(): assert brighter[ceiling & ~edges(labels)].max(initial=0) < 25
+        patches += lit.mean() > .01
+    assert patches >= 3

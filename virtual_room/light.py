@@ -121,7 +121,7 @@ def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarr
     built = _built(room, owner)
     total = np.array(room.ambient) * (_occlusion(room, position, normal) * (.8 + .2 * normal[:, 2]))[:, None]
     boxes = _occluders(room)
-    for light in room.lights:
+    for light in (l for l in room.lights if l.area):
         arriving = _arriving(light, position, normal)
         arriving[built] *= _unshadowed(light, position[built], boxes)
         total += arriving[:, None] * np.array(light.colour)

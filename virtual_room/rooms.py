@@ -12,7 +12,7 @@ import numpy as np
 from virtual_room import furniture as f
 from virtual_room.assets import Asset
 from virtual_room.placement import CEILING, FLOOR, Layout, Wall, cells, edge_distance, overhang, walkable
-from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, Vec
+from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, Vec, turned
 from virtual_room.textures import hsv, pick
 
 Rng = np.random.Generator
@@ -29,6 +29,7 @@ def make_room(seed: int | list[int], config: RoomConfig = RoomConfig(), assets: 
     _furnish(layout, config, f.draw_style(rng, assets, config.own_models))
     lights += _switch_on(layout, night)
     tone = rng.uniform(.15, .45) * sum((np.array(l.colour) * l.area for l in lights), np.zeros(3)) / np.prod(layout.high)
+    if not night and rng.random() < config.sun: lights.append(_sun(rng, lights[0]))
     return Room(layout.outline, layout.height, tuple(layout.things), tuple(lights), tuple(tone.tolist()))
 
 
@@ -180,6 +181,13 @@ def _daylight(rng: Rng, wall: Wall, s: float, z: float, w: float, h: float, nigh
     strength = rng.uniform(.02, .06) if night else rng.uniform(3, 7)
     x, y = wall.point(s, .05)
     return Light((float(x), float(y), z), (*wall.inward.tolist(), 0.0), tuple(strength * np.array([1 + warm, 1, 1 - warm])), w * h)
+
+
+def _sun(rng: Rng, window: Light) -> Light:
+    "Rays that fall in at a window, more or less from the side and from above"
+    across, down, warm = *np.radians((rng.uniform(-50, 50), rng.uniform(18, 50))), rng.uniform(0, .3)
+    ray = turned(np.degrees(across)) @ window.normal[:2] * np.cos(down)
+    return Light(window.at, (*ray.tolist(), -float(np.sin(down))), tuple((rng.uniform(2, 5) * np.array([1 + warm, 1, 1 - warm])).tolist()), 0.0)
 
 
 def _furnish(layout: Layout, config: RoomConfig, style: f.Style) -> None:

@@ -75,7 +75,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Light:
-    "A small bright area; `normal` (0, 0, 0) shines to all sides"
+    "A small bright area; `normal` (0, 0, 0) shines to all sides, and no area is the sun, whose rays are parallel"
     at: Vec
     normal: Vec
     colour: Vec  # linear, times strength
@@ -121,6 +121,7 @@ class RoomConfig:
     l_shape: float = 0.25
     corner: Range = (0.3, 0.5)  # of an L: the share of each side that is missing
     night: float = 0.2
+    sun: float = 0.45  # of the days; it shines in at a window, in the shaded profile
     furniture: float = 0.8
     small_things: float = 0.8
     distractors: float = 0.5

@@ -86,11 +86,14 @@ class Stage:
         self.room.setShaderInput("light_area", p3.PTAFloat([float(l.area) for l in lights + more]))
         self.room.setShaderInput("lights", len(lights))
         self.room.setShaderInput("ambient", p3.LVecBase3f(*map(float, room.ambient)))
+        self.room.setShaderInput("soft", p3.LVecBase2f(*((.02, .09) if not lights or lights[0].area else (.002, .03))))
         self.room.setShaderInput("scale", p3.LVecBase2f(scale, 1 / HEADROOM))
+        middle = [*(np.min(room.outline, axis=0) + np.max(room.outline, axis=0)) / 2, room.height / 2]
+        self.room.setShaderInput("shell", p3.LVecBase4f(*middle, sum(t.model.kind in ARCHITECTURE for t in room.things)))
         size = np.array(grid_of(room)[::-1]) * CELL
         self.room.setShaderInput("grid_origin", p3.LVecBase3f(*origin(room))), self.room.setShaderInput("grid_size", p3.LVecBase3f(*size))
         self.room.setShaderInput("grid", _volume(filled(room))), self.room.setShaderInput("only", 0.0)
-        if lights: _aim(self.lamp, lights[0], room)
+        if lights: _aim(self.lamp, lights[0], room, middle)
         to_lamp = self.root.getMat(self.lamp) * self.lamp.node().getLens().getProjectionMat()
         self.room.setShaderInput("to_lamp", to_lamp), self.room.setShaderInput("shadow", self.shadow)
 
@@ -147,14 +150,20 @@ class Stage:
         return np.stack([curve[sums[..., 2 - i]] for i, curve in enumerate(curves(camera, 255 * TENT.sum() ** 2))], axis=2)
 
 
-def _strength(light: Light) -> float: return max(light.colour) * light.area * (1 if any(light.normal) else .25)
+def _strength(light: Light) -> float: return np.inf if not light.area else max(light.colour) * light.area * (1 if any(light.normal) else .25)
 
 
-def _aim(lamp: p3.NodePath, light: Light, room: Room) -> None:
-    "Look from a light: out of a window, down from a ceiling, else to the middle of the floor"
+def _aim(lamp: p3.NodePath, light: Light, room: Room, middle: list[float]) -> None:
+    "Look from a light: in at a window, down from a ceiling, else to the middle of the floor; from the sun at the whole room"
     ahead = np.array(light.normal) if any(light.normal) else (0, .01, -1) if light.at[2] > 1.95 else np.array([*room.middle, .3]) - light.at
-    lamp.setPos(*map(float, light.at)), lamp.lookAt(p3.Point3(*(np.array(light.at) + ahead)))
-    lamp.node().getLens().setFov(140), lamp.node().getLens().setNearFar(.1 if any(light.normal) else .4, 15)
+    at, lens = np.array(light.at), p3.PerspectiveLens() if light.area else p3.OrthographicLens()
+    if light.area: lens.setFov(140), lens.setNearFar(.1 if any(light.normal) else .4, 15)
+    else:
+        reach = float(np.linalg.norm([*np.ptp(room.outline, axis=0), room.height])) / 2
+        at = np.array(middle) - (reach + 1) * ahead
+        lens.setFilmSize(2 * reach, 2 * reach), lens.setNearFar(.1, 2 * reach + 2)
+    lamp.node().setLens(lens)
+    lamp.setPos(*map(float, at)), lamp.lookAt(p3.Point3(*(at + ahead)))
 
 
 def _volume(cells: np.ndarray) -> p3.Texture:

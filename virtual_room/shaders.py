@@ -36,6 +36,7 @@ uniform mat4 p3d_ViewMatrixInverse;
 uniform vec3 light_at[LIGHTS], light_normal[LIGHTS], light_colour[LIGHTS];
 uniform float light_area[LIGHTS];
 uniform int lights;
+uniform vec2 soft;  // of the shadow map: radius of the blur, and metres that a grazed surface is lifted by, a metre of distance
 uniform vec3 ambient, grid_origin, grid_size;
 uniform vec2 scale;
 in vec3 at, view, normal, colour;
@@ -54,31 +55,30 @@ float open_air(vec3 n) {
 }
 
 float lit(vec3 n) {
-    vec3 way = light_at[0] - at;
+    bool sun = light_area[0] == 0.0;
+    vec3 way = sun ? -light_normal[0] : light_at[0] - at;
     float far = length(way), slope = sqrt(max(0.0, 1.0 - pow(dot(way, n) / far, 2.0)));
-    vec4 p = to_lamp * vec4(at + (.012 + .09 * far * slope) * n, 1);
+    vec4 p = to_lamp * vec4(at + (.012 + soft.y * far * slope) * n, 1);
     if (p.w <= .05 || any(greaterThan(abs(p.xy), vec2(p.w)))) return 1.0;
     vec3 q = p.xyz / p.w * .5 + .5;
     q.z -= .0002;
     float turn = 6.2832 * fract(52.98 * fract(dot(gl_FragCoord.xy, vec2(.0671, .00584))));
-    vec2 r = .02 * vec2(cos(turn), sin(turn)), s = vec2(-r.y, r.x);
+    vec2 r = soft.x * vec2(cos(turn), sin(turn)), s = vec2(-r.y, r.x);
     return .25 * (texture(shadow, q + vec3(.35 * r, 0)) + texture(shadow, q - vec3(.6 * r, 0)) + texture(shadow, q + vec3(.8 * s, 0)) + texture(shadow, q - vec3(s, 0)));
 }
 
 void main() {
     vec3 n = normalize(normal), eye = normalize(p3d_ViewMatrixInverse[3].xyz - at);
-    float open = open_air(n);
+    float open = open_air(n), clear = lit(n);  // not in the loop, where software would take it for every light
     vec3 light = ambient * open * (.45 + .15 * n.z), shine = vec3(0);
     for (int i = 0; i < lights; i++) {
-        vec3 way = light_at[i] - at;
-        float square = dot(way, way);
-        way *= inversesqrt(square + 1e-6);
-        float facing = max(0.0, dot(way, n) * .85 + .15);
+        bool sun = light_area[i] == 0.0;
+        vec3 way = sun ? -light_normal[i] : light_at[i] - at;
+        float square = dot(way, way), facing = dot(way *= inversesqrt(square + 1e-6), n);
         float leaving = dot(light_normal[i], light_normal[i]) > .5 ? max(0.0, -dot(way, light_normal[i])) : .45;
-        float arriving = leaving * light_area[i] / (3.1416 * square + light_area[i] * .7);
-        if (i == 0) arriving *= .15 * open + .95 * lit(n);
-        else arriving *= .2 + .7 * open;
-        light += arriving * facing * light_colour[i];
+        float arriving = sun ? 1.0 : leaving * light_area[i] / (3.1416 * square + light_area[i] * .7);
+        arriving *= i > 0 ? .2 + .7 * open : sun ? clear : .15 * open + .95 * clear;
+        light += arriving * light_colour[i] * max(0.0, sun ? facing : facing * .85 + .15);
         shine += arriving * light_colour[i] * pow(max(0.0, dot(n, normalize(way + eye))), 40.0);
     }
     float edge = pow(1.0 - max(0.0, dot(n, eye)), 4.0);
@@ -95,8 +95,25 @@ void main() {
 }
 """ % (LIGHTS, DEEPEST)
 
-_NOTHING = """#version 330
-void main() {}
+# Seen from a light: walls, floor and ceiling stand a little further out, so that no light creeps in along their edges.
+_FROM_LIGHT = """#version 330
+uniform mat4 p3d_ModelViewProjectionMatrix;
+uniform vec4 shell;  // the room's middle, and how many things are its walls, floor and ceiling
+in vec4 p3d_Vertex;
+in vec3 extra;
+out float glow;
+
+void main() {
+    glow = extra.y;
+    vec3 out_ = extra.x <= shell.w ? shell.xyz + 1.02 * (p3d_Vertex.xyz - shell.xyz) : p3d_Vertex.xyz;
+    gl_Position = p3d_ModelViewProjectionMatrix * vec4(out_, 1);
+}
 """
 
-ROOM, DEPTH = (_VERTEX, _FRAGMENT), (_VERTEX, _NOTHING)
+# What shines, such as the view in a window, throws no shadow.
+_NOTHING = """#version 330
+in float glow;
+void main() { if (glow > .8) discard; }
+"""
+
+ROOM, DEPTH = (_VERTEX, _FRAGMENT), (_FROM_LIGHT, _NOTHING)
