@@ -85,7 +85,7 @@ def relight(
     x = mean + (x - mean)*(1 + _spread(n, light, x.device))[dim]
     return (x*(1 + _spread(n, light, x.device))[dim]*(1 + _spread(3*n, light/4, x.device)).view(n, 3, 1, 1)).clamp(0, 1)
 
-# %% ../nbs/05_dataloaders.ipynb #af571196
+# %% ../nbs/05_dataloaders.ipynb #60bbe02f
 class CachedDL(TfmdDL):
     "fastai's loader with whole batches taken from `pixels` (n, h, w, 4); `rows` says which row each item of the data set is."
     pixels, rank, world, batch = None, 0, 1, ()
@@ -100,6 +100,7 @@ class CachedDL(TfmdDL):
     def share(self, rank, world):
         "Serve only every `world`-th item from `rank` on."
         self.rank, self.world = rank, world
+        if self.drop_last: self.bs = max(1, min(self.bs, self.n//world))  # at least one batch
     def get_idxs(self):
         idxs = super().get_idxs()
         return idxs[self.rank:len(idxs)//self.world*self.world if self.shuffle else None:self.world]

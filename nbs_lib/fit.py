@@ -193,7 +193,7 @@ def out_of_memory(
     "Does it say that memory ran out?"
     return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or isinstance(e, RuntimeError) and "can't allocate memory" in str(e)
 
-# %% ../nbs/07a_fit.ipynb #f9d867a2
+# %% ../nbs/07a_fit.ipynb #ca76e916
 def processes():
     "(rank, number of processes) as the launcher says."
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
@@ -213,7 +213,7 @@ class Ranks(Callback):
         self.learn.model = self.plain
         for b in self.plain.buffers(): distributed.broadcast(b, 0)  # each process has seen other pictures; all shall be judged with one network
     def after_fit(self):
-        self.learn.model = self.plain
+        self.learn.model, self.wrapped = self.plain, None
         for dl in self.dls.loaders: dl.share(0, 1)
 
 # %% ../nbs/07a_fit.ipynb #3a38eb47
