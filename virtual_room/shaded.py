@@ -16,8 +16,8 @@ from panda3d import core as p3
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room.light import HEADROOM, Shape, gain, shape_of
-from virtual_room.placement import ARCHITECTURE
 from virtual_room.openness import CELL, filled, grid_of, origin
+from virtual_room.placement import ARCHITECTURE
 from virtual_room.render import MAX_THINGS, NEAR, curves, draw, textured, triangles
 from virtual_room.scene import Camera, Light, Room
 from virtual_room.shaders import DEEPEST, DEPTH, LIGHTS, ROOM
@@ -26,6 +26,7 @@ SHADOW_SIDE = 1024
 SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 PACKAGES = "libegl1, libgl1 and libgl1-mesa-dri"
 GLOSS = dict(planks=.35, tiles=.6, wood=.3, plain=.35, painting=.25, screen=.9, clock=.6, phone=.9)
+LAMP, SUN = (.02, .09), (.002, .03)  # blur of shadows, see `soft` in the shaders
 TENT = np.array([1, 2, 1])  # weights of the samples at half a pixel left, in the middle and right
 
 _SETTINGS = "window-type offscreen\naudio-library-name null\nnotify-level-egldisplay fatal\nnotify-level-display fatal\nnotify-level-device fatal\n"
@@ -40,8 +41,8 @@ class Stage:
         self.root = p3.NodePath("rooms")
         self.root.setBin("unsorted", 0)
         self.room = self.root.attachNewNode("room")
-        self.aux = geometry
-        self.buffer, self.eye, self.targets = self._camera("room", self.fine, [p3.GraphicsOutput.RTPColor, p3.GraphicsOutput.RTPAuxRgba0, *[p3.GraphicsOutput.RTPAuxRgba1, p3.GraphicsOutput.RTPAuxRgba2][:2 * geometry]], ROOM)
+        planes = [p3.GraphicsOutput.RTPColor, p3.GraphicsOutput.RTPAuxRgba0, p3.GraphicsOutput.RTPAuxRgba1, p3.GraphicsOutput.RTPAuxRgba2]
+        self.buffer, self.eye, self.targets = self._camera("room", self.fine, planes if geometry else planes[:2], ROOM)
         self.dark, self.lamp, (self.shadow,) = self._camera("shadow", SHADOW_SIDE, [p3.GraphicsOutput.RTPDepth], DEPTH)
         self.shadow.setMinfilter(p3.SamplerState.FTShadow), self.shadow.setMagfilter(p3.SamplerState.FTShadow)
         self.lut = np.zeros(MAX_THINGS + 1, np.uint8)
@@ -76,30 +77,22 @@ class Stage:
         self.lut[1:len(room.things) + 1] = [ROOM_LABELS.codes.index(t.label) for t in room.things]
         self.seen = None, []
         self._light(room, 1.2 * gain(room, shape))
-        self._cast()
+        self._draw(self.dark)
 
     def _light(self, room: Room, scale: float) -> None:
-        "Tell the shader the lights, the strongest of them first, and how open the air is"
+        "Tell the shaders the lights, the strongest of them first, and how open the air is"
+        tell, vec = self.room.setShaderInput, lambda v: p3.LVecBase3f(*map(float, v))
         lights = sorted(room.lights, key=_strength, reverse=True)[:LIGHTS]
         more = [Light((0, 0, 0), (0, 0, 0), (0, 0, 0), 1.0)] * (LIGHTS - len(lights))
-        for name in ("at", "normal", "colour"): self.room.setShaderInput(f"light_{name}", p3.PTALVecBase3f([p3.LVecBase3f(*map(float, getattr(l, name))) for l in lights + more]))
-        self.room.setShaderInput("light_area", p3.PTAFloat([float(l.area) for l in lights + more]))
-        self.room.setShaderInput("lights", len(lights))
-        self.room.setShaderInput("ambient", p3.LVecBase3f(*map(float, room.ambient)))
-        self.room.setShaderInput("soft", p3.LVecBase2f(*((.02, .09) if not lights or lights[0].area else (.002, .03))))
-        self.room.setShaderInput("scale", p3.LVecBase2f(scale, 1 / HEADROOM))
+        for name in ("at", "normal", "colour"): tell(f"light_{name}", p3.PTALVecBase3f([vec(getattr(l, name)) for l in lights + more]))
+        tell("light_area", p3.PTAFloat([float(l.area) for l in lights + more])), tell("lights", len(lights))
+        tell("ambient", vec(room.ambient)), tell("scale", p3.LVecBase2f(scale, 1 / HEADROOM)), tell("only", 0.0)
+        tell("soft", p3.LVecBase2f(*(SUN if lights and not lights[0].area else LAMP)))
         middle = [*(np.min(room.outline, axis=0) + np.max(room.outline, axis=0)) / 2, room.height / 2]
-        self.room.setShaderInput("shell", p3.LVecBase4f(*middle, sum(t.model.kind in ARCHITECTURE for t in room.things)))
-        size = np.array(grid_of(room)[::-1]) * CELL
-        self.room.setShaderInput("grid_origin", p3.LVecBase3f(*origin(room))), self.room.setShaderInput("grid_size", p3.LVecBase3f(*size))
-        self.room.setShaderInput("grid", _volume(filled(room))), self.room.setShaderInput("only", 0.0)
+        tell("shell", p3.LVecBase4f(*middle, sum(t.model.kind in ARCHITECTURE for t in room.things)))
+        tell("grid", _volume(filled(room))), tell("grid_origin", vec(origin(room))), tell("grid_size", vec(np.array(grid_of(room)[::-1]) * CELL))
         if lights: _aim(self.lamp, lights[0], room, middle)
-        to_lamp = self.root.getMat(self.lamp) * self.lamp.node().getLens().getProjectionMat()
-        self.room.setShaderInput("to_lamp", to_lamp), self.room.setShaderInput("shadow", self.shadow)
-
-    def _cast(self) -> None:
-        "Draw the shadow map, once a room"
-        self._draw(self.dark)
+        tell("to_lamp", self.root.getMat(self.lamp) * self.lamp.node().getLens().getProjectionMat()), tell("shadow", self.shadow)
 
     def _draw(self, buffer: p3.GraphicsOutput) -> None:
         buffer.setActive(True)

@@ -57,7 +57,7 @@ float open_air(vec3 n) {
 float lit(vec3 n) {
     bool sun = light_area[0] == 0.0;
     vec3 way = sun ? -light_normal[0] : light_at[0] - at;
-    float far = length(way), slope = sqrt(max(0.0, 1.0 - pow(dot(way, n) / far, 2.0)));
+    float far = length(way), steep = dot(way, n) / far, slope = sqrt(max(0.0, 1.0 - steep * steep));
     vec4 p = to_lamp * vec4(at + (.012 + soft.y * far * slope) * n, 1);
     if (p.w <= .05 || any(greaterThan(abs(p.xy), vec2(p.w)))) return 1.0;
     vec3 q = p.xyz / p.w * .5 + .5;
@@ -74,7 +74,9 @@ void main() {
     for (int i = 0; i < lights; i++) {
         bool sun = light_area[i] == 0.0;
         vec3 way = sun ? -light_normal[i] : light_at[i] - at;
-        float square = dot(way, way), facing = dot(way *= inversesqrt(square + 1e-6), n);
+        float square = dot(way, way);
+        way *= inversesqrt(square + 1e-6);
+        float facing = dot(way, n);
         float leaving = dot(light_normal[i], light_normal[i]) > .5 ? max(0.0, -dot(way, light_normal[i])) : .45;
         float arriving = sun ? 1.0 : leaving * light_area[i] / (3.1416 * square + light_area[i] * .7);
         arriving *= i > 0 ? .2 + .7 * open : sun ? clear : .15 * open + .95 * clear;
@@ -105,8 +107,8 @@ out float glow;
 
 void main() {
     glow = extra.y;
-    vec3 out_ = extra.x <= shell.w ? shell.xyz + 1.02 * (p3d_Vertex.xyz - shell.xyz) : p3d_Vertex.xyz;
-    gl_Position = p3d_ModelViewProjectionMatrix * vec4(out_, 1);
+    vec3 place = extra.x <= shell.w ? shell.xyz + 1.02 * (p3d_Vertex.xyz - shell.xyz) : p3d_Vertex.xyz;
+    gl_Position = p3d_ModelViewProjectionMatrix * vec4(place, 1);
 }
 """
 
