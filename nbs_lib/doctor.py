@@ -54,7 +54,7 @@ def next_step(
     "The one thing to do next."
     missing = [part for part, names in installed.items() if None in names.values()]
     if missing: return f"install what is missing: `make install`, or pip install 'segmentation-learner[{','.join(m for m in missing if m != 'predict') or 'train'}]'"
-    if not pairs: return "make rooms: `seg_generate 1500`"
+    if not pairs: return "make rooms: `seg_generate 2000`"
     if not models: return "train: `make run`, or open SegmentationLearner.ipynb with `make lab`"
     return "predict on your own photos: put them into Assets/Data~/test and open RealImagePred.ipynb"
 

@@ -85,10 +85,10 @@ def tidy(nb):
 
 def _is_cleared(o): return o.output_type == 'display_data' and not any(str(v).strip() for v in o.data.values() if v != '<IPython.core.display.HTML object>')
 
-# %% ../nbs/13_series.ipynb #aa785ca4
+# %% ../nbs/13_series.ipynb #e9289195
 DATA = 'Assets/Data~'
 SERIES = ['SegmentationLearner', 'GoBig', 'ONNX', 'RealImagePred']
-CPU = dict(pairs=1500, size=256, parameters={})
+CPU = dict(pairs=2000, size=256, parameters={})
 GPU = dict(pairs=6000, size=512, parameters=dict(
     SegmentationLearner=dict(EPOCHS=30, BS=64, LR=2e-3),
     GoBig=dict(SIZES=[128, 256, 512], EPOCHS=[20, 12, 8], BS=256),
