@@ -58,11 +58,11 @@ def soft_ncut(
     inside = 2*total(p*wp) - total(p.detach()*wp)
     return (p.shape[1] - (inside/total(p*degree).clamp_min(1e-12)).sum(1)).mean()
 
-# %% ../nbs/20_wnet.ipynb #1833d2f7
+# %% ../nbs/20_wnet.ipynb #80baa81f
 def module(n_in, n_out, separable, dropout):
     "Two 3×3 convolutions, full or depthwise with 1×1, each with ReLU, batch normalisation and dropout."
     def conv(i, o): return [nn.Conv2d(i, i, 3, padding=1, groups=i), nn.Conv2d(i, o, 1)] if separable else [nn.Conv2d(i, o, 3, padding=1)]
-    return nn.Sequential(*(layer for i in (n_in, n_out) for layer in (*conv(i, n_out), nn.ReLU(), nn.BatchNorm2d(n_out), nn.Dropout(dropout))))
+    return nn.Sequential(*(layer for i in (n_in, n_out) for layer in (*conv(i, n_out), nn.ReLU(), nn.BatchNorm2d(n_out), nn.Dropout(dropout) if dropout else nn.Identity())))
 
 class UNet(nn.Module):
     "A U-Net of `2*depth + 1` modules; height and width must be multiples of `2**depth`."
