@@ -83,14 +83,14 @@ def outlines(
         out.append((v, points))
     return out
 
-# %% ../nbs/16_formats.ipynb #b1da3b45
+# %% ../nbs/16_formats.ipynb #64c1bcda
 @contextmanager
 def _newer_stack(version):
     "datumaro 0.5.0 was written for numpy 1, which took an array of one area for a number and -1 for a colour, and for a Pillow that saved int32 as PNG. Versions from 1 on are left alone."
     if not version.startswith('0.'):
         yield
         return
-    from datumaro.plugins.data_formats import cityscapes
+    from datumaro.plugins.data_formats import camvid, cityscapes
     from datumaro.plugins.data_formats.coco import exporter as coco
     from datumaro.plugins.data_formats.voc import exporter as voc
     utils, paint, save = coco.mask_utils, voc.paint_mask, cityscapes.save_image
@@ -98,7 +98,7 @@ def _newer_stack(version):
     painted = lambda mask, colormap: paint(mask, dict.fromkeys(range(256), (0, 0, 0)) | dict(colormap))
     saved = lambda path, image, dtype, **kwargs: save(path, image, dtype=np.uint16 if dtype == np.int32 else dtype, **kwargs)
     with (patch.object(coco, 'mask_utils', SimpleNamespace(frPyObjects=utils.frPyObjects, merge=utils.merge, area=area)),
-          patch.object(voc, 'paint_mask', painted), patch.object(cityscapes, 'paint_mask', painted), patch.object(cityscapes, 'save_image', saved)): yield
+          patch.object(voc, 'paint_mask', painted), patch.object(cityscapes, 'paint_mask', painted), patch.object(cityscapes, 'save_image', saved), patch.object(camvid, 'paint_mask', painted)): yield
 
 def export_dataset(
     data,   # A `SegData`

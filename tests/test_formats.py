@@ -33,7 +33,7 @@ def rooms(tmp_path):
 def names(data, i): return np.array(data.labels.codes)[data.read(i)[1]]
 
 
-@pytest.mark.parametrize("format", ["coco", "voc", "label_me", "cityscapes", "cvat"])
+@pytest.mark.parametrize("format", ["coco", "voc", "label_me", "cityscapes", "cvat", "camvid", "datumaro"])
 def test_round_trip_keeps_every_pixel(rooms, tmp_path, format):
     "Tolerance 0, for CVAT's polygons as well: they are drawn as `outlines` foresees"
     export_dataset(rooms, format, tmp_path / "out")
@@ -54,4 +54,5 @@ def test_coco_numbers_its_annotations_through(rooms, tmp_path):
 
 
 def test_an_unknown_format_is_one_sentence(rooms, tmp_path):
+    with pytest.raises(SegError, match="cannot be read as 'supervisely'"): import_dataset(rooms.root, "supervisely", tmp_path / "in")  # datumaro has its point clouds only
     with pytest.raises(SegError, match="cannot write 'no such format'"): export_dataset(rooms, "no such format", tmp_path / "out")
