@@ -51,7 +51,7 @@ def start(model: Path, port: int) -> tuple[subprocess.Popen, float]:
 
 
 @contextmanager
-def watching(process: subprocess.Popen, port: int, every: float = 1.0):
+def watching(process: subprocess.Popen, port: int, every: float = 0.1):
     "Yields lists that fill up: the server's memory in MiB, milliseconds of a health request, photos waiting."
     memory: list[float] = []
     health: list[float] = []

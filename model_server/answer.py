@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from zlib import Z_RLE
 
 import numpy as np
 from PIL import Image
@@ -48,7 +49,7 @@ def value_png(mask: np.ndarray) -> bytes:
 
 def _png(image: Image.Image, **options: object) -> bytes:
     out = io.BytesIO()
-    image.save(out, "PNG", compress_level=1, **options)
+    image.save(out, "PNG", compress_level=1, compress_type=Z_RLE, **options)  # masks are runs
     return out.getvalue()
 
 

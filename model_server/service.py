@@ -71,8 +71,8 @@ class Service:
         return value, predictor, dict(zip(("decode", "predict", "answer"), (1000 * np.diff(times)).tolist()))
 
     async def warm_up(self) -> None:
-        "Run the model once, so that the first client does not wait for its caches; then be ready."
-        await asyncio.to_thread(_try_out, self.predictor)
+        "Run the model once on a little picture: that proves it runs, and takes as long for a model of any size; then be ready."
+        await asyncio.to_thread(_try_out, self.predictor, (64, 64))
         self.ready = True
         log("ready", model=self.predictor.sha256[:12], provider=self.predictor.provider)
 
@@ -89,7 +89,7 @@ class Service:
         async with self._loading:
             try:
                 predictor = await asyncio.to_thread(self.load)
-                await asyncio.to_thread(_try_out, predictor)
+                await asyncio.to_thread(_try_out, predictor, predictor.size)
             except (SegError, OSError) as e:
                 self.telemetry.reloads.labels("refused").inc()
                 raise Refusal(409, f"{e}; the model loaded before goes on serving", "reload") from None
@@ -116,8 +116,8 @@ class Service:
             return 0
 
 
-def _try_out(predictor: Predictor) -> None:
-    predictor(np.full((*predictor.size, 3), 128, np.uint8))
+def _try_out(predictor: Predictor, size: tuple[int, int]) -> None:
+    predictor.run(np.full((1, *size, 3), 128, np.uint8))
 
 
 def _check_tiles(size: tuple[int, int], net: tuple[int, int], fit: str, settings: Settings) -> None:

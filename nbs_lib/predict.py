@@ -114,7 +114,7 @@ def read_metadata(
     except json.JSONDecodeError as e: raise SegError(f"{path} has unreadable metadata ({e}); {again}") from None
     return meta | dict(labels=LabelSet.from_dict(meta['labels']), size=tuple(meta['size']))
 
-# %% ../nbs/08_predict.ipynb #19c110c4
+# %% ../nbs/08_predict.ipynb #43b1a2e7
 FITS = ('square', 'pad', 'tile')
 
 def check_fit(fit, fits=FITS):
@@ -134,8 +134,11 @@ def to_canvas(
         scale = min(size[0]/image.height, size[1]/image.width)
         inner = max(1, round(image.height*scale)), max(1, round(image.width*scale))
         outer = tuple(-(-s//32)*32 for s in inner)
-    canvas = np.full((*outer, 3), fill, np.uint8)
-    canvas[:inner[0], :inner[1]] = np.asarray(image.resize(inner[::-1], Image.Resampling.BILINEAR))
+    photo = np.asarray(image if image.size == inner[::-1] else image.resize(inner[::-1], Image.Resampling.BILINEAR))
+    if inner == outer: return photo, inner
+    canvas = np.empty((*outer, 3), np.uint8)
+    canvas[:] = np.asarray(fill, np.uint8)
+    canvas[:inner[0], :inner[1]] = photo
     return canvas, inner
 
 def from_canvas(
@@ -145,7 +148,8 @@ def from_canvas(
     how,   # Pillow's resampling: NEAREST for a mask, whose numbers must not be mixed
 ):
     "uint8 (height, width) at the photo's own size."
-    return np.asarray(Image.fromarray(np.ascontiguousarray(a[:inner[0], :inner[1]])).resize(size, how))
+    a = np.ascontiguousarray(a[:inner[0], :inner[1]])
+    return a if a.shape == size[::-1] else np.asarray(Image.fromarray(a).resize(size, how))
 
 # %% ../nbs/08_predict.ipynb #1d408ff6
 def tiles(
