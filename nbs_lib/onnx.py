@@ -7,14 +7,14 @@ __all__ = ['OPSET', 'PARITY', 'AGREEMENT', 'DICE_LOSS', 'PictureToMask', 'to_onn
            'torch_masks', 'parity', 'write_onnx', 'median_ms', 'quantize', 'judge', 'write_int8', 'export_onnx',
            'export_int8', 'seg_export']
 
-# %% ../nbs/09_onnx.ipynb #b83951bf
-import json, logging, statistics, tempfile, time, warnings
-from contextlib import contextmanager
+# %% ../nbs/09_onnx.ipynb #a46b620c
+import io, json, logging, statistics, tempfile, time, warnings
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import onnx, onnxruntime, onnxscript, torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
 from torch import nn
@@ -164,25 +164,28 @@ def median_ms(
     for _ in range(warmup): f()
     return statistics.median(once() for _ in range(repeats))
 
-# %% ../nbs/09_onnx.ipynb #573314f9
+# %% ../nbs/09_onnx.ipynb #a06e8651
 AGREEMENT, DICE_LOSS = 0.99, 0.005  # what an 8-bit file must keep and may lose
 
 class _Pictures(CalibrationDataReader):
-    def __init__(self, pictures): self.pictures = iter(pictures)
-    def get_next(self): return next(({'picture': x[None]} for x in self.pictures), None)
+    def __init__(self, pictures): self.pictures, self.left = pictures, iter(pictures)
+    def __len__(self): return len(self.pictures)
+    def set_range(self, start_index, end_index): self.left = iter(self.pictures[start_index:end_index])
+    def get_next(self): return next(({'picture': x[None]} for x in self.left), None)
 
 def quantize(
     path,     # ONNX file from `write_onnx`
-    pictures, # uint8 arrays (h, w, 3) to calibrate on, from the training, at the model's size
+    pictures, # List of uint8 arrays (h, w, 3) to calibrate on, from the training, at the model's size
     out,      # Where the 8-bit file goes
 ):
     "Write the model with convolutions, and what lies between them, in 8 bits; metadata are kept."
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), redirect_stdout(io.StringIO()):
         tidy, rough = Path(folder)/'tidy.onnx', Path(folder)/'rough.onnx'
         quant_pre_process(path, tidy, skip_symbolic_shape=True)
         convs = [n.name for n in onnx.load(tidy).graph.node if n.op_type == 'Conv']
         quantize_static(tidy, rough, _Pictures(pictures), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                        op_types_to_quantize=['Conv', 'Add', 'Concat', 'MaxPool', 'Relu'], nodes_to_exclude=[convs[0], convs[-1]])
+                        op_types_to_quantize=['Conv', 'Concat', 'MaxPool', 'Relu'], nodes_to_exclude=[convs[0], convs[-1]],
+                        calibrate_method=CalibrationMethod.Percentile, extra_options=dict(CalibPercentile=99.99, CalibStridedMinMax=1))  # one picture's tensors in memory at a time
         proto = strip_notes(onnx.load(rough))
     onnx.helper.set_model_props(proto, {p.key: p.value for p in onnx.load(path).metadata_props} | dict(precision='int8'))
     Path(out).write_bytes(proto.SerializeToString(deterministic=True))
@@ -214,7 +217,7 @@ def write_int8(
     data,     # A `SegData`, what the model was trained on
     train,    # Indices of pairs the training saw
     held_out, # Indices of pairs it did not see
-    n_train=64, # How many to calibrate on
+    n_train=32, # How many to calibrate on
     n_valid=200, # How many to judge on
 ):
     "Write NAME.int8.onnx and its manifest if it is good enough. Returns whether it was, and what `judge` found."
@@ -223,7 +226,7 @@ def write_int8(
     for old in (manifest_path(out), out): old.unlink(missing_ok=True) # one that no longer belongs to `path`
     with tempfile.TemporaryDirectory() as folder:
         tried = Path(folder)/out.name
-        quantize(path, (to_canvas(data.read(i)[0], fp32.size)[0] for i in _spread(train, n_train)), tried)
+        quantize(path, [to_canvas(data.read(i)[0], fp32.size)[0] for i in _spread(train, n_train)], tried)
         found = judge(path, tried, data, _spread(held_out, n_valid))
         good = found['agreement'] >= AGREEMENT and found['dice'][0] - found['dice'][1] <= DICE_LOSS
         if good:
