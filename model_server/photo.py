@@ -65,7 +65,8 @@ def _decode(image: Image.Image) -> Image.Image:
         image.load()
         if image.mode.startswith("I"):  # 16 bits a pixel: converting would clip, not scale
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return (ImageOps.exif_transpose(image) if image.getexif() else image).convert("RGB")
+        image = ImageOps.exif_transpose(image) if image.getexif() else image
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as e:
         raise _damaged(e) from None
 

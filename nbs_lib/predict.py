@@ -169,7 +169,7 @@ def count_tiles(
     "How often the net runs for one photo with fit `tile`."
     return len(tiles(image_size[0], size[1]))*len(tiles(image_size[1], size[0]))
 
-# %% ../nbs/08_predict.ipynb #946a578d
+# %% ../nbs/08_predict.ipynb #36df962b
 @dataclass(frozen=True)
 class Prediction:
     "What the model sees in one photo, at the photo's own size."
@@ -211,7 +211,8 @@ class Predictor:
         out = [None]*len(images)
         for shape in dict.fromkeys(c.shape for c, _ in canvases):
             same = [i for i, (c, _) in enumerate(canvases) if c.shape == shape]
-            for i, mask, confidence in zip(same, *self.run(np.stack([canvases[i][0] for i in same]))):
+            pictures = np.stack([canvases[i][0] for i in same]) if len(same) > 1 else canvases[same[0]][0][None]
+            for i, mask, confidence in zip(same, *self.run(pictures)):
                 inner, size = canvases[i][1], images[i].size
                 out[i] = Prediction(from_canvas(mask, inner, size, Image.Resampling.NEAREST), from_canvas(confidence, inner, size, Image.Resampling.BILINEAR))
         return out
@@ -233,7 +234,8 @@ class Predictor:
 
 def _picture(o):
     if isinstance(o, (str, Path)): return read_image(o)
-    return o.convert('RGB') if isinstance(o, Image.Image) else Image.fromarray(np.asarray(o, np.uint8)).convert('RGB')
+    image = o if isinstance(o, Image.Image) else Image.fromarray(np.asarray(o, np.uint8))
+    return image if image.mode == 'RGB' else image.convert('RGB')
 
 # %% ../nbs/08_predict.ipynb #789af226
 def overlay_with_legend(
