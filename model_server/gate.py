@@ -39,8 +39,15 @@ class Gate:
             raise self._refusal(f"the answer took longer than {self.deadline:g} s", "deadline") from None
 
     async def _enter(self) -> None:
-        if self._places.locked() and self.waiting >= self.limit:
+        if not self._places.locked():
+            await self._places.acquire()  # at once: nobody else has a turn in between
+        elif self.waiting >= self.limit:
             raise self._refusal(f"{self.limit} photos are waiting already", "queue")
+        else:
+            await self._wait()
+        self.working += 1
+
+    async def _wait(self) -> None:
         self._count(1)
         try:
             await asyncio.wait_for(self._places.acquire(), self.deadline)
@@ -48,7 +55,6 @@ class Gate:
             raise self._refusal(f"the answer took longer than {self.deadline:g} s", "deadline") from None
         finally:
             self._count(-1)
-        self.working += 1
 
     def _count(self, change: int) -> None:
         self.waiting += change

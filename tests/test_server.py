@@ -36,6 +36,7 @@ from starlette.websockets import WebSocketDisconnect
 from model_server import Client, Settings
 from model_server.answer import palette_png, regions, table_palette, value_png
 from model_server.app import make_app
+from model_server.gate import Gate
 from model_server.limits import Refusal
 from model_server.palettes import Palettes, pack, paint, unpack
 from model_server.photo import from_base64, read_photo
@@ -429,6 +430,15 @@ def test_queue_and_deadline(model):
     with listening(slow(model, 0.6), deadline=0.3) as url:
         late = post(url)
         assert late.status_code == 503 and "longer than 0.3 s" in late.json()["error"]
+
+
+def test_a_crowd_at_one_moment_is_counted_right():
+    "Requests that arrive in one turn of the event loop, before any of them has its place"
+    async def crowd(gate):
+        return await asyncio.gather(*(gate.run(lambda: time.sleep(0.05)) for _ in range(8)), return_exceptions=True)
+    told: list[int] = []
+    answers = asyncio.run(crowd(Gate(1, 2, 5.0, told.append)))
+    assert sum(isinstance(a, Refusal) for a in answers) == 5 and max(told) == 2 and told[-1] == 0
 
 
 def test_health_while_predicting(model):
