@@ -28,7 +28,7 @@ def content_key(
     with ThreadPoolExecutor() as pool: digests = b''.join(pool.map(one, files))
     return hashlib.blake2b(digests + repr(more).encode(), digest_size=16).hexdigest()
 
-# %% ../nbs/04a_cache.ipynb #6a31b108
+# %% ../nbs/04a_cache.ipynb #c895547b
 def decoded(
     key,    # From `content_key`
     n,      # Pairs
@@ -49,7 +49,7 @@ def decoded(
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in pool.map(put, range(n)): pass
             out.flush()
-        say(f"{n:,} pairs decoded once, {need/1e6:,.0f} MB in {path}")
+        say(f"{n:,} pairs decoded once, {need/1e6:,.0f} MB kept (`seg_cache` says where)")
     return np.load(path, mmap_mode='c')
 
 # %% ../nbs/04a_cache.ipynb #239aba5a
