@@ -287,8 +287,8 @@ def triangles(vertices: p3.GeomVertexData, tris: np.ndarray) -> p3.Geom:
 
 
 @lru_cache(maxsize=None)
-def textured(name: str) -> p3.RenderState:
-    "The state that wears a texture; loaded once a process"
+def textured(name: str, renderer: str = "fast") -> p3.RenderState:
+    "The state that wears a texture; loaded once a process and renderer: the software one adds its own mipmaps to it, which OpenGL would take over"
     if name.startswith("plain"): return p3.RenderState.makeEmpty()
     picture = texture(name)
     loaded = p3.Texture(name)

@@ -179,7 +179,7 @@ def assembled(shape: Shape, shell: set[int]) -> p3.NodePath:
     data.uncleanSetNumRows(len(rows))
     memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
     node = p3.GeomNode("room")
-    for _, name, tris in sorted(shape.runs, key=lambda run: run[0] in shell): node.addGeom(triangles(data, tris), textured(name))
+    for _, name, tris in sorted(shape.runs, key=lambda run: run[0] in shell): node.addGeom(triangles(data, tris), textured(name, "shaded"))
     return p3.NodePath(node)
 
 
