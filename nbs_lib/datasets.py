@@ -6,10 +6,11 @@
 __all__ = ['CAMVID', 'VOC', 'FACES', 'IMAGE_WORDS', 'MASK_WORDS', 'SPLITS', 'LAYOUTS', 'Pair', 'Lone', 'SegData', 'read_pair',
            'picture_files', 'match_pairs', 'join_pairs', 'read_rooms', 'read_nyuv2', 'read_camvid', 'read_voc',
            'read_faces', 'read_solo', 'folder_pairs', 'join_by_words', 'join_one_folder', 'stored_values',
-           'guess_table', 'plain_pairs', 'read_plain', 'find_pairs', 'data_sets_inside', 'split_pairs', 'channel_stats']
+           'guess_table', 'plain_pairs', 'read_plain', 'find_pairs', 'data_sets_inside', 'split_pairs', 'split_faces',
+           'channel_stats']
 
-# %% ../nbs/02_datasets.ipynb #82de1cef
-import random, re
+# %% ../nbs/02_datasets.ipynb #7aeb57c1
+import os, random, re, shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -390,6 +391,27 @@ def _by_names(pairs, names):
     names = set(Path(names).read_text(encoding='utf-8').split() if isinstance(names, (str, Path)) else names)
     if unknown := names - {p.name for p in pairs}: raise SegError(f"the validation list names {sorted(unknown)[0]!r}, which is not among the pictures")
     return {i for i, p in enumerate(pairs) if p.name in names}
+
+# %% ../nbs/02_datasets.ipynb #5fea3c0c
+def split_faces(
+    folder,    # FaceSynthetics, see `read_faces`
+    out,       # A new folder
+    valid=0.2, # Share of the faces to validate on
+    seed=0,    # Which are drawn
+):
+    "Write `out`/train and `out`/val, each with images/ and annotations/ of the same names, and classes.txt; returns what `find_pairs` makes of it."
+    data, out = find_pairs(folder, 'faces'), Path(out)
+    if out.exists(): raise SegError(f"{out} exists already; delete it, or name another folder")
+    for part, indices in zip(('train', 'val'), split_pairs(data, valid, seed)):
+        for kind in ('images', 'annotations'): (out/part/kind).mkdir(parents=True)
+        for p in (data.pairs[i] for i in indices):
+            for file, kind in ((p.image, 'images'), (p.mask, 'annotations')): _link(file, out/part/kind/p.image.name)
+    (out/'classes.txt').write_text('\n'.join(data.labels.codes) + '\n', encoding='utf-8')
+    return find_pairs(out, labels=data.labels)
+
+def _link(file, to):
+    try: os.link(file, to)
+    except OSError: shutil.copyfile(file, to)
 
 # %% ../nbs/02_datasets.ipynb #e0f86c30
 def channel_stats(

@@ -39,15 +39,17 @@ def read_annotators(path):
         raise SegError(f"{path} does not hold region numbers of one size for each annotator; fetch the file again")
     return truths
 
-# %% ../nbs/21_regions.ipynb #2ebf020f
+# %% ../nbs/21_regions.ipynb #0d6535b0
 def region_overlaps(
     regions, # Integer array (height, width)
     truth,   # Another of the same size
 ):
     "int64 (regions, regions of the truth): pixels in common; rows and columns in the order of the numbers."
     if regions.shape != truth.shape: raise SegError(f"regions of {regions.shape[1]}×{regions.shape[0]} cannot be scored against a truth of {truth.shape[1]}×{truth.shape[0]}; bring them to its size first")
-    (rows, a), (cols, b) = (np.unique(x, return_inverse=True) for x in (regions, truth))
-    return np.bincount(a.ravel()*len(cols) + b.ravel(), minlength=len(rows)*len(cols)).reshape(len(rows), len(cols))
+    a, b = (_without_gaps(x.ravel().astype(np.int64)) for x in (regions, truth))
+    return np.bincount(a*(b.max() + 1) + b, minlength=(a.max() + 1)*(b.max() + 1)).reshape(a.max() + 1, b.max() + 1)
+
+def _without_gaps(ids): return (np.bincount(ids - ids.min()) > 0).cumsum()[ids - ids.min()] - 1  # several times as fast as np.unique
 
 # %% ../nbs/21_regions.ipynb #dd08a610
 def covering(n):

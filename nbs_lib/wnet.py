@@ -106,7 +106,7 @@ def random_batch(files, size, bs, rng):
     stack = np.stack([one(files[i]) for i in rng.integers(len(files), size=bs)])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).float()/255
 
-# %% ../nbs/20_wnet.ipynb #60282099
+# %% ../nbs/20_wnet.ipynb #a09c422d
 def train_wnet(
     model,           # A `WNet`
     files,           # Picture files
@@ -153,7 +153,8 @@ def _restore(path, recipe, model, opts):
     except Exception as e: raise SegError(f"{path} is not a readable checkpoint ({type(e).__name__}); delete it and train anew") from None
     if differs := {k: (s['recipe'].get(k), v) for k, v in recipe.items() if s['recipe'].get(k) != v}:
         raise SegError(f"{path} was made with other parameters ({', '.join(f'{k}: {a} then, {b} now' for k, (a, b) in differs.items())}); give the same, or another file")
-    model.load_state_dict(s['model'])
+    try: model.load_state_dict(s['model'])
+    except RuntimeError: raise SegError(f"{path} is of a W-Net of another width or depth; give the same, or another file") from None
     for k, o in opts.items(): o.load_state_dict(s['opts'][k])
     return s['history']
 
