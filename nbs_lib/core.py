@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['SegError', 'atomic_path', 'write_json', 'read_json', 'seg_command']
 
-# %% ../nbs/00_core.ipynb #39b7180e
-import argparse, functools, inspect, json, os, sys, tempfile, typing
+# %% ../nbs/00_core.ipynb #a34582ea
+import argparse, functools, inspect, json, os, sys, tempfile, typing, warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 from fastcore.docments import docments
+
+warnings.filterwarnings('ignore', message='.*torch.jit.script.*', category=FutureWarning)  # fastai 2.8 on torch 2.15, at import, nothing of ours
 
 # %% ../nbs/00_core.ipynb #da78f2ee
 class SegError(ValueError):

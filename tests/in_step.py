@@ -18,8 +18,7 @@ def main() -> int:
         for name in ('nbs', 'nbs_lib', 'experiments'):
             if (ROOT/name).exists(): shutil.copytree(ROOT/name, copy/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
         for f in [*ROOT.glob('*.ipynb'), ROOT/'settings.ini', ROOT/'pyproject.toml']: shutil.copy(f, copy)
-        for f in (copy/'nbs_lib').glob('*.py'):
-            if f.name != '__init__.py': f.unlink()
+        for f in (copy/'nbs_lib').glob('*.py'): f.unlink()
         for command in (['nbdev_export'], ['nbdev_clean', '--fname', '.']):
             subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=copy, check=True)
         stale = differing(ROOT, copy, 'nbs_lib/*.py')
