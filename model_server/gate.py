@@ -21,7 +21,7 @@ class Gate:
 
     def __init__(self, at_once: int, waiting: int, deadline: float, tell: Callable[[int], None] = lambda waiting: None) -> None:
         self.limit, self.deadline, self._tell = waiting, deadline, tell
-        self.waiting, self.working = 0, 0
+        self.waiting = 0
         self.usual = 1.0  # seconds a piece of work takes, a running mean
         self._places = asyncio.Semaphore(at_once)
         self._threads = ThreadPoolExecutor(at_once, "model")
@@ -45,7 +45,6 @@ class Gate:
             raise self._refusal(f"{self.limit} photos are waiting already", "queue")
         else:
             await self._wait()
-        self.working += 1
 
     async def _wait(self) -> None:
         self._count(1)
@@ -63,7 +62,6 @@ class Gate:
     def _leave(self, work: asyncio.Future, seconds: float) -> None:
         if not work.cancelled():
             work.exception()  # nobody may be left to hear it
-        self.working -= 1
         self.usual += 0.2 * (seconds - self.usual)
         self._places.release()
 

@@ -136,7 +136,7 @@ def seg_learner(
     else: learn = Learner(dls, build_model(arch, dls.labels.n_classes, dls.size, pretrained), splitter=encoder_split, **common)
     learn.recorder.loss, learn.recorder.smooth_loss = MeanLoss(), SmoothLoss()
     if compile: plain_model(learn.model).train().compile()
-    learn.arch, learn.precision, learn.loss_name = arch, 'bfloat16' if bf16 else 'float32', loss
+    learn.arch, learn.precision = arch, 'bfloat16' if bf16 else 'float32'
     return learn
 
 # %% ../nbs/07_learner.ipynb #66433492
