@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['Guard', 'EMA', 'Checkpoint', 'skipped', 'score_column', 'is_best', 'EarlyStop', 'random_states', 'set_random_states',
-           'Resume', 'remembered', 'largest_batch', 'out_of_memory', 'processes', 'Ranks', 'layer_rates', 'fit']
+           'Resume', 'remembered', 'largest_batch', 'out_of_memory', 'processes', 'Ranks', 'Progress', 'layer_rates',
+           'fit']
 
-# %% ../nbs/07a_fit.ipynb #d9ba0c3b
+# %% ../nbs/07a_fit.ipynb #442851ad
 import os, random
 from pathlib import Path
 
 import numpy as np, psutil, torch
 from fastai.callback.core import CancelFitException, Callback
+from fastai.callback.progress import ProgressCallback
 from fastcore.foundation import L
 from fastcore.imports import noop
 from torch import distributed
@@ -62,7 +64,7 @@ class EMA(Callback):
     def after_fit(self):
         if self.steps: self.swap()
 
-# %% ../nbs/07a_fit.ipynb #ec6c8444
+# %% ../nbs/07a_fit.ipynb #904bea18
 class Checkpoint(Callback):
     "After each epoch, save all that is needed to go on to `path`, and the model to `best` (without suffix) when `dice` is the highest yet."
     order = 70
@@ -148,7 +150,7 @@ class Resume(Callback):
         if not self.todo: return
         set_random_states(self.dls, self.state['random'])
         rec, old = self.recorder, self.state
-        rec.values, rec.losses, rec.iters = L(old['values']), [torch.tensor(l) for l in old['losses']], old['iters']  # also drops the rows of skipped epochs
+        rec.values, rec.losses, rec.iters = L(old['values']), [*torch.tensor(old['losses'], device=self.dls.device)], old['iters']  # also drops the rows of skipped epochs
         rec.smooth_loss.val, rec.smooth_loss.count = old['smooth']
         self.todo = False
 
@@ -216,7 +218,13 @@ class Ranks(Callback):
         self.learn.model, self.wrapped = self.plain, None
         for dl in self.dls.loaders: dl.share(0, 1)
 
-# %% ../nbs/07a_fit.ipynb #3a38eb47
+# %% ../nbs/07a_fit.ipynb #9df2b6f9
+class Progress(ProgressCallback):
+    "fastai's bar, which waits for a GPU's loss only now and then."
+    def after_batch(self):
+        if self.learn.loss.device.type == 'cpu' or self.iter % 50 == 0: super().after_batch()
+        else: self.pbar.update(self.iter + 1)
+
 def layer_rates(
     lr,               # Highest learning rate, the last layers'
     pretrained=False, # Does the encoder know something already?
@@ -241,6 +249,7 @@ def fit(
         cbs.append(Resume(checkpoint, recipe))
         start, bf16 = cbs[-1].state['epoch'], cbs[-1].state['bf16']
         if bf16 != hasattr(learn, 'autocast'): (learn.add_cb if bf16 else learn.remove_cb)(Autocast)  # go on as it was begun, whatever was measured today
+    if hasattr(learn, 'progress'): learn.remove_cb(learn.progress).add_cb(Progress())
     if start < epochs:
         try: learn.fit_one_cycle(epochs, lr, cbs=cbs, start_epoch=start)
         except SegError as e: raise SegError(str(e).rpartition('\n\t')[2]) from None  # without fastai's preface
@@ -249,6 +258,6 @@ def fit(
             learn.opt = None
             raise SegError(f"{learn.dls.train.bs} pictures a batch of {'×'.join(map(str, learn.dls.size))} px do not fit into the memory; {min(largest_batch(learn), learn.dls.train.bs//2)} should: go on with that as batch size, with resume what is finished counts") from None
     else:
-        learn.model.load_state_dict(cbs[-1].state['model'])
+        learn.model.to(learn.dls.device).load_state_dict(cbs[-1].state['model'])
         learn.recorder.values = cbs[-1].state['values']
     return learn
