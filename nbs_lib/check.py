@@ -6,10 +6,10 @@
 __all__ = ['SOFT', 'FITTING', 'RARE', 'n_code', 'value_counts', 'mask_check', 'n_codes', 'assert_trainable', 'label_table',
            'debug_label', 'Finding', 'other_readings', 'read_as', 'softness', 'edge_map', 'boundaries', 'misfit',
            'misfit_limit', 'Look', 'look_at', 'across_split', 'over_all', 'Report', 'check_dataset', 'report_html',
-           'show_progress', 'seg_check']
+           'seg_check']
 
-# %% ../nbs/04_check.ipynb #7fab8c00
-import base64, io, os, sys
+# %% ../nbs/04_check.ipynb #f8473b1c
+import base64, io, os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .core import SegError, atomic_path, seg_command, write_json
+from .core import SegError, atomic_path, seg_command, show_progress, write_json
 from .datasets import SegData, find_pairs, split_pairs
 from .labels import IGNORE, decode_mask, final_values, index_values, mask_values, open_image, read_image
 from .show import overlay, panel
@@ -465,11 +465,7 @@ def report_html(
             f"<p>{verdict}, {len(report.findings) - len(report.errors)} warnings</p>{''.join(section(*k, fs) for k, fs in report.by_kind.items())}"
             + (f"<h2>Labels, rarest first</h2><table><tr><th>label<th>pixels<th>share<th>pictures{labels}</table>" if labels else '') + '</html>\n')
 
-# %% ../nbs/04_check.ipynb #22bfe87a
-def show_progress(done, n):
-    "A line in the terminal that counts; nothing where nobody watches."
-    if sys.stderr.isatty() and (done % 50 == 0 or done == n): print(f'\r{done:,} of {n:,} pairs', end='\n' if done == n else '', file=sys.stderr, flush=True)
-
+# %% ../nbs/04_check.ipynb #1ec72cff
 @seg_command
 def seg_check(
     data: str,             # Folder of the data set

@@ -6,14 +6,14 @@
 __all__ = ['NYUV2_AS_ROOMS', 'MAPPINGS', 'OTHER', 'table_difference', 'Scoring', 'plain_scoring', 'mapped_scoring', 'evaluate',
            'summarize', 'eval_report', 'held_out', 'seg_eval']
 
-# %% ../nbs/10_evaluate.ipynb #10387fbb
-import math, sys
+# %% ../nbs/10_evaluate.ipynb #0caac945
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .core import SegError, seg_command, write_json
+from .core import SegError, seg_command, show_progress, write_json
 from .datasets import find_pairs, split_pairs
 from .labels import IGNORE, LabelSet
 from .metrics import class_table, confusion_matrix, format_table, scores
@@ -113,7 +113,7 @@ def summarize(
     s = scores(matrix, scoring.labels.background) | dict(miou=mean(1), dice=mean(2))
     return {k: None if math.isnan(v) else v for k, v in s.items()}, rows
 
-# %% ../nbs/10_evaluate.ipynb #28c60d3e
+# %% ../nbs/10_evaluate.ipynb #5ce98d26
 def eval_report(
     predictor, data, matrix, n, scoring, # What `evaluate` took and gave
     **how, # More that a reader must know: part, only, mapping, fit
@@ -124,11 +124,6 @@ def eval_report(
                 data=dict(root=str(data.root), layout=data.layout, pictures=n), how=how,
                 scored=len(scoring.names), of=predictor.labels.n_classes - (predictor.labels.background is not None), scores=s,
                 classes=[dict(zip(('label', 'iou', 'dice', 'pixels'), r)) for r in rows], codes=list(scoring.labels.codes), confusion=matrix.tolist())
-
-def _show_progress(done, total):
-    "A line that counts on a terminal, ten lines in a log."
-    if sys.stderr.isatty(): print(f'\r{done} of {total} pictures', end='\n' if done == total else '', file=sys.stderr, flush=True)
-    elif done == total or done*10//total != (done-8)*10//total: print(f'{done} of {total} pictures', file=sys.stderr)
 
 def held_out(
     meta,       # A predictor's `meta`
@@ -161,7 +156,7 @@ def seg_eval(
     predictor, pairs = Predictor(model, provider), find_pairs(data, layout)
     scoring = mapped_scoring(predictor.labels, pairs.labels, MAPPINGS[mapping]) if mapping else plain_scoring(predictor.labels, pairs.labels)
     indices = held_out(predictor.meta, pairs, valid, seed) if valid_only else None
-    matrix, n = evaluate(predictor, pairs, scoring, indices, only or None, fit, _show_progress)
+    matrix, n = evaluate(predictor, pairs, scoring, indices, only or None, fit, show_progress)
     r = eval_report(predictor, pairs, matrix, n, scoring, part='validation' if valid_only else 'all', only=only or None, mapping=mapping or None, fit=fit)
     print(format_table(summarize(matrix, scoring)[1]))
     print(f"{model} on {n} pictures of {data}, scored on {r['scored']} of {r['of']} labels: " + ', '.join(f'{k} {v:.4f}' for k, v in r['scores'].items() if v is not None))

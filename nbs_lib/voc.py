@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['VOC_URL', 'VOC_MD5', 'show_bytes', 'check_md5', 'download', 'refuse_member', 'extract_tar', 'get_voc']
 
-# %% ../nbs/22_voc.ipynb #442150b7
-import hashlib, http.client, os, re, shutil, sys, tarfile, tempfile, urllib.request, zlib
+# %% ../nbs/22_voc.ipynb #09bb9780
+import hashlib, http.client, os, re, shutil, tarfile, tempfile, urllib.request, zlib
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 
-from .core import SegError
+from .core import SegError, show_progress
 
-# %% ../nbs/22_voc.ipynb #19571027
+# %% ../nbs/22_voc.ipynb #55c6bbc4
 VOC_URL = 'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar'
 VOC_MD5 = '6cd6e144f989b92b3379bac3b3de84fd'
 
-def show_bytes(done, total):
-    "A line in the terminal that counts; nothing where nobody watches."
-    if sys.stderr.isatty(): print(f'\r{done/2**20:,.0f} of {total/2**20:,.0f} MiB', end='\n' if done == total else '', file=sys.stderr, flush=True)
+show_bytes = partial(show_progress, what='bytes')
 
 def check_md5(
     path, # A file
