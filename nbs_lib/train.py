@@ -245,7 +245,10 @@ def seg_train(
     if ladder: learn, rows = climb(pairs, steps, lr=lr or 1e-3, **common)
     else: learn, rows = train(pairs, size, epochs, weights=weights or None, lr=lr, **common)
     if processes()[0]: return
-    if learn: print(format_table(class_table(valid_matrix(learn), pairs.labels)))
+    if learn:
+        matrix = valid_matrix(learn)
+        print(format_table(class_table(matrix, pairs.labels)))
+        print(', '.join(f'{k} {v:.4f}' for k, v in scores(matrix, pairs.labels.background).items()))
     for r in rows: print(f"{r['model']}: Dice {r['dice']}, foreground accuracy {r['foreground_accuracy']}, {r['epochs']} epochs, {r['minutes']} minutes")
     saved = Path(out)/f"{model_name(arch, steps[-1][0] if ladder else size)}.safetensors"
     print(f"saved {saved}; next: `seg_export {saved}`")
