@@ -6,9 +6,10 @@
 __all__ = ['OpenImage', 'OpenMask', 'check_size', 'Augment', 'move', 'relight', 'CachedDL', 'cached', 'seg_dataloaders',
            'batch_images', 'show_batch']
 
-# %% ../nbs/05_dataloaders.ipynb #facae27a
+# %% ../nbs/05_dataloaders.ipynb #b1a77280
 import os
 
+from .core import SegError  # before fastai, whose import warns
 import numpy as np
 import torch
 from PIL import Image
@@ -23,7 +24,6 @@ from fasttransform import ItemTransform, Transform
 from torch.nn.functional import affine_grid, grid_sample
 
 from .cache import content_key, decoded
-from .core import SegError
 from .datasets import Pair, channel_stats, split_pairs
 from .labels import decode_mask, read_image
 from .show import legend, overlay, panel

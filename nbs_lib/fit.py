@@ -7,10 +7,11 @@ __all__ = ['Guard', 'EMA', 'Checkpoint', 'skipped', 'score_column', 'is_best', '
            'Resume', 'remembered', 'largest_batch', 'out_of_memory', 'processes', 'Ranks', 'Progress', 'layer_rates',
            'fit']
 
-# %% ../nbs/07a_fit.ipynb #442851ad
+# %% ../nbs/07a_fit.ipynb #3591004d
 import os, random
 from pathlib import Path
 
+from .core import SegError, atomic_path  # before fastai, whose import warns
 import numpy as np, psutil, torch
 from fastai.callback.core import CancelFitException, Callback
 from fastai.callback.progress import ProgressCallback
@@ -18,7 +19,6 @@ from fastcore.foundation import L
 from fastcore.imports import noop
 from torch import distributed
 
-from .core import SegError, atomic_path
 from .learner import Autocast, save_model
 
 # %% ../nbs/07a_fit.ipynb #7da0f078

@@ -7,11 +7,12 @@ __all__ = ['SharedScore', 'MeanLoss', 'SmoothLoss', 'seg_metrics', 'Autocast', '
            'seg_learner', 'flip_tta', 'valid_batches', 'valid_matrix', 'worst_results', 'history', 'peak_memory',
            'sha256', 'save_model', 'load_weights', 'load_model', 'transfer']
 
-# %% ../nbs/07_learner.ipynb #3c16fdfb
+# %% ../nbs/07_learner.ipynb #00aa4201
 import hashlib, platform, resource, time
 from functools import partial
 from pathlib import Path
 
+from .core import SegError, atomic_path, read_json, write_json  # before fastai, whose import warns
 import fastai, numpy as np, torch, torchvision
 from fastai.callback.core import Callback
 from fastai.callback.schedule import Learner # the import also gives it fit_one_cycle and lr_find
@@ -24,7 +25,6 @@ from torch import distributed, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from . import __version__
-from .core import SegError, atomic_path, read_json, write_json
 from .dataloaders import batch_images
 from .labels import IGNORE
 from .losses import seg_loss

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['split_arch', 'build_model', 'load_encoder', 'encoder_split', 'plain_model']
 
-# %% ../nbs/06b_models.ipynb #3383426d
+# %% ../nbs/06b_models.ipynb #87f0c624
 from functools import partial
 from pathlib import Path
 
+from .core import SegError  # before fastai, whose import warns
 import segmentation_models_pytorch as smp, torch, torchvision
 from fastai.layers import ToTensorBase
 from fastai.vision.learner import create_unet_model
 from safetensors.torch import load_file
 from torch import nn
 
-from .core import SegError
 from .dataloaders import check_size
 
 # %% ../nbs/06b_models.ipynb #e11bd04c

@@ -6,9 +6,10 @@
 __all__ = ['fit_size', 'canvas_size', 'upright_size', 'mean_color', 'size_batches', 'Shrink', 'PadTogether', 'NativeDL',
            'native_dataloaders', 'on_canvas', 'predict_native']
 
-# %% ../nbs/23_native.ipynb #ba31d08a
+# %% ../nbs/23_native.ipynb #7b8b406f
 import os, random
 
+from .core import SegError  # before fastai, whose import warns
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
@@ -18,7 +19,6 @@ from fastai.vision.core import PILImage, PILMask
 from fasttransform import Transform
 from PIL import Image
 
-from .core import SegError
 from .dataloaders import Augment, OpenImage, OpenMask
 from .datasets import channel_stats, split_pairs
 from .labels import IGNORE, read_image

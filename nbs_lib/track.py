@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SINKS', 'Track', 'write_csv']
 
-# %% ../nbs/07b_track.ipynb #4f29213a
+# %% ../nbs/07b_track.ipynb #3a5b8719
 import csv, os
 from pathlib import Path
 
+from .core import SegError, atomic_path  # before fastai, whose import warns
 import numpy as np
 from fastai.callback.core import Callback
 
-from .core import SegError, atomic_path
 from .fit import skipped
 from .learner import history
 

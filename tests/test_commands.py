@@ -1,9 +1,9 @@
 """The seg_* commands as a person meets them: help, exit statuses, wrong input said in one sentence, an interrupted training."""
-import json, shutil, signal, subprocess, sys, time
+import json, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np, pytest
-from conftest import run_command
+from conftest import ROOT, run_command
 from PIL import Image
 
 from nbs_lib.train import seg_train
@@ -15,6 +15,11 @@ COMMANDS = ['seg_doctor', 'seg_generate', 'seg_check', 'seg_fix', 'seg_serve', '
 def test_help(name):
     done = run_command(name, '--help')
     assert done.returncode == 0 and name in done.stdout
+
+
+def test_imports_are_quiet():
+    "core silences a warning of fastai's import, so it comes first"
+    for module in (ROOT/'nbs_lib').glob('*.py'): assert re.findall(r'^(?:from|import) (\.core|fastai)', module.read_text(), re.M)[:1] != ['fastai'], module
 
 
 def copy(rooms, tmp_path) -> Path:
