@@ -59,14 +59,16 @@ def read_json(
     except FileNotFoundError: raise SegError(f"{path} is missing; {hint}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise SegError(f"{path} is not readable as JSON ({e}); {hint}") from None
 
-# %% ../nbs/00_core.ipynb #d09f8284
+# %% ../nbs/00_core.ipynb #a6255396
 def show_progress(
     done,  # How much is done
     total, # Of how much
     what='pairs', # What is counted
+    step=None,    # How many more each time: ten lines in a log; None: a log stays silent
 ):
-    "A line in the terminal that counts; nothing where nobody watches."
+    "A line in the terminal that counts."
     if sys.stderr.isatty(): print(f'\r{done:,} of {total:,} {what}', end='\n' if done == total else '', file=sys.stderr, flush=True)
+    elif step and (done == total or done*10//total != (done - step)*10//total): print(f'{done:,} of {total:,} {what}', file=sys.stderr, flush=True)
 
 # %% ../nbs/00_core.ipynb #a70d2be0
 def seg_command(f):

@@ -9,8 +9,8 @@ __all__ = ['CAMVID', 'VOC', 'FACES', 'IMAGE_WORDS', 'MASK_WORDS', 'SPLITS', 'LAY
            'guess_table', 'plain_pairs', 'read_plain', 'find_pairs', 'data_sets_inside', 'split_pairs', 'split_faces',
            'channel_stats']
 
-# %% ../nbs/02_datasets.ipynb #7aeb57c1
-import os, random, re, shutil
+# %% ../nbs/02_datasets.ipynb #1f4cbd92
+import os, random, re, shutil, tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -392,7 +392,7 @@ def _by_names(pairs, names):
     if unknown := names - {p.name for p in pairs}: raise SegError(f"the validation list names {sorted(unknown)[0]!r}, which is not among the pictures")
     return {i for i, p in enumerate(pairs) if p.name in names}
 
-# %% ../nbs/02_datasets.ipynb #5fea3c0c
+# %% ../nbs/02_datasets.ipynb #ff42347d
 def split_faces(
     folder,    # FaceSynthetics, see `read_faces`
     out,       # A new folder
@@ -402,11 +402,15 @@ def split_faces(
     "Write `out`/train and `out`/val, each with images/ and annotations/ of the same names, and classes.txt; returns what `find_pairs` makes of it."
     data, out = find_pairs(folder, 'faces'), Path(out)
     if out.exists(): raise SegError(f"{out} exists already; delete it, or name another folder")
-    for part, indices in zip(('train', 'val'), split_pairs(data, valid, seed)):
-        for kind in ('images', 'annotations'): (out/part/kind).mkdir(parents=True)
-        for p in (data.pairs[i] for i in indices):
-            for file, kind in ((p.image, 'images'), (p.mask, 'annotations')): _link(file, out/part/kind/p.image.name)
-    (out/'classes.txt').write_text('\n'.join(data.labels.codes) + '\n', encoding='utf-8')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}-') as tmp:  # whole, or not there at all
+        whole = Path(tmp)/out.name
+        for part, indices in zip(('train', 'val'), split_pairs(data, valid, seed)):
+            for kind in ('images', 'annotations'): (whole/part/kind).mkdir(parents=True)
+            for p in (data.pairs[i] for i in indices):
+                for file, kind in ((p.image, 'images'), (p.mask, 'annotations')): _link(file, whole/part/kind/p.image.name)
+        (whole/'classes.txt').write_text('\n'.join(data.labels.codes) + '\n', encoding='utf-8')
+        os.rename(whole, out)
     return find_pairs(out, labels=data.labels)
 
 def _link(file, to):

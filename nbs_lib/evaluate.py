@@ -6,9 +6,10 @@
 __all__ = ['NYUV2_AS_ROOMS', 'MAPPINGS', 'OTHER', 'table_difference', 'Scoring', 'plain_scoring', 'mapped_scoring', 'evaluate',
            'summarize', 'eval_report', 'held_out', 'seg_eval']
 
-# %% ../nbs/10_evaluate.ipynb #0caac945
+# %% ../nbs/10_evaluate.ipynb #bc07ed60
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def summarize(
     s = scores(matrix, scoring.labels.background) | dict(miou=mean(1), dice=mean(2))
     return {k: None if math.isnan(v) else v for k, v in s.items()}, rows
 
-# %% ../nbs/10_evaluate.ipynb #5ce98d26
+# %% ../nbs/10_evaluate.ipynb #5f837772
 def eval_report(
     predictor, data, matrix, n, scoring, # What `evaluate` took and gave
     **how, # More that a reader must know: part, only, mapping, fit
@@ -156,7 +157,7 @@ def seg_eval(
     predictor, pairs = Predictor(model, provider), find_pairs(data, layout)
     scoring = mapped_scoring(predictor.labels, pairs.labels, MAPPINGS[mapping]) if mapping else plain_scoring(predictor.labels, pairs.labels)
     indices = held_out(predictor.meta, pairs, valid, seed) if valid_only else None
-    matrix, n = evaluate(predictor, pairs, scoring, indices, only or None, fit, show_progress)
+    matrix, n = evaluate(predictor, pairs, scoring, indices, only or None, fit, partial(show_progress, what='pictures', step=8))
     r = eval_report(predictor, pairs, matrix, n, scoring, part='validation' if valid_only else 'all', only=only or None, mapping=mapping or None, fit=fit)
     print(format_table(summarize(matrix, scoring)[1]))
     print(f"{model} on {n} pictures of {data}, scored on {r['scored']} of {r['of']} labels: " + ', '.join(f'{k} {v:.4f}' for k, v in r['scores'].items() if v is not None))

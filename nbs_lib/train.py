@@ -176,7 +176,7 @@ def climb(
         before = read_json(saved, 'train again')['sha256']
     return learn, read_ladder(Path(out)/'ladder.csv')
 
-# %% ../nbs/11_train.ipynb #49d6d9be
+# %% ../nbs/11_train.ipynb #e19fbb87
 PRECISIONS = dict(auto=None, bf16=True, fp32=False)
 
 def gate(
@@ -242,15 +242,14 @@ def seg_train(
     counts = assert_trainable(pairs)
     common = dict(arch=arch, out=out, bs=bs, valid=valid, seed=seed, pretrained=encoder_weights or pretrained, resume=resume, bf16=PRECISIONS[precision], bar=sys.stdout.isatty(),
                   loss=loss, counts=counts if weigh else None, augment=not no_aug, ema=ema, patience=patience, track=track, compile=compile)
-    if ladder: learn, rows = climb(pairs, steps, lr=lr or 1e-3, **common)
-    else: learn, rows = train(pairs, size, epochs, weights=weights or None, lr=lr, **common)
+    if ladder: _, rows = climb(pairs, steps, lr=lr or 1e-3, **common)
+    else: _, rows = train(pairs, size, epochs, weights=weights or None, lr=lr, **common)
     if processes()[0]: return
-    if learn:
-        matrix = valid_matrix(learn)
-        print(format_table(class_table(matrix, pairs.labels)))
-        print(', '.join(f'{k} {v:.4f}' for k, v in scores(matrix, pairs.labels.background).items()))
-    for r in rows: print(f"{r['model']}: Dice {r['dice']}, foreground accuracy {r['foreground_accuracy']}, {r['epochs']} epochs, {r['minutes']} minutes")
     saved = Path(out)/f"{model_name(arch, steps[-1][0] if ladder else size)}.safetensors"
+    said = read_json(saved.with_suffix('.json'), 'train again')
+    print(format_table([(c['label'], c['iou'], c['dice'], c['pixels']) for c in said['classes']]))
+    print(', '.join(f'{k} {v:.4f}' for k, v in said['scores'].items()))
+    for r in rows: print(f"{r['model']}: Dice {r['dice']}, foreground accuracy {r['foreground_accuracy']}, {r['epochs']} epochs, {r['minutes']} minutes")
     print(f"saved {saved}; next: `seg_export {saved}`")
 
 # %% ../nbs/11_train.ipynb #0b6c91ce
