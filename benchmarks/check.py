@@ -13,9 +13,10 @@ import numpy as np
 import PIL
 from PIL import Image, ImageDraw
 
-from nbs_lib.check import check_dataset
-from nbs_lib.datasets import find_pairs
-from nbs_lib.labels import ROOM_LABELS, mask_image, write_labels
+from nbs_lib.tools.report import check_dataset
+from nbs_lib.layouts import find_pairs
+from nbs_lib.labels import ROOM_LABELS, write_labels
+from nbs_lib.masks import mask_image
 
 
 def draw(root: Path, i: int, size: int) -> None:

@@ -5,7 +5,7 @@ Climbs the ladder, then trains at its last size directly, from scratch, for as m
 import sys
 from pathlib import Path
 
-from nbs_lib.datasets import find_pairs
+from nbs_lib.layouts import find_pairs
 from nbs_lib.train import climb, train
 
 

@@ -22,7 +22,7 @@ import psutil
 
 from model_server import Client
 from model_server.client import encoded
-from nbs_lib.onnx import synthetic_pictures
+from nbs_lib.export import synthetic_pictures
 
 SIZES = [(256, 256), (640, 480), (200, 90), (1024, 768)]
 

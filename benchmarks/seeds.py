@@ -12,8 +12,9 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import Resize, aug_transforms, resnet34, unet_learner
 
 from nbs_lib.dataloaders import OpenImage, OpenMask, seg_dataloaders
-from nbs_lib.datasets import channel_stats, find_pairs, split_pairs
-from nbs_lib.fit import fit, layer_rates
+from nbs_lib.datasets import channel_stats, split_pairs
+from nbs_lib.layouts import find_pairs
+from nbs_lib.learner import fit, layer_rates
 from nbs_lib.learner import seg_learner, valid_matrix
 from nbs_lib.metrics import scores
 from nbs_lib.train import set_seed

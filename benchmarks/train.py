@@ -13,8 +13,8 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import Resize, aug_transforms, resnet34, unet_learner
 
 from nbs_lib.dataloaders import OpenImage, OpenMask, seg_dataloaders
-from nbs_lib.datasets import find_pairs
-from nbs_lib.fit import Guard
+from nbs_lib.layouts import find_pairs
+from nbs_lib.callbacks import Guard
 from nbs_lib.learner import seg_learner
 
 DATA, SIZE, BATCHES, BS, ROUNDS = (sys.argv[1:2] or ['Assets/Data~'])[0], int((sys.argv[2:3] or [64])[0]), 5, 32, 3

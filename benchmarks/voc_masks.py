@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
-from nbs_lib.datasets import VOC
-from nbs_lib.labels import decode_mask, mask_image
+from nbs_lib.layouts import VOC
+from nbs_lib.masks import decode_mask, mask_image
 from nbs_lib.show import paint
 from PIL import Image
 

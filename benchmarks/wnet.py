@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from nbs_lib.wnet import WNet, soft_ncut
+from nbs_lib.experiments.wnet import WNet, soft_ncut
 
 MODELS = {"small": dict(n_classes=12, width=16, depth=3), "paper": dict(n_classes=20, width=64, depth=4)}
 

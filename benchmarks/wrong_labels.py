@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 from scipy import ndimage
 
-from nbs_lib.browse import disagreement
-from nbs_lib.datasets import find_pairs, split_pairs
+from nbs_lib.tools.browse import disagreement
+from nbs_lib.layouts import find_pairs
+from nbs_lib.datasets import split_pairs
 from nbs_lib.predict import Predictor
 
 

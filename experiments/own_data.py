@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nbs_lib.check import boundaries
-from nbs_lib.datasets import FACES, find_pairs
-from nbs_lib.labels import IGNORE, mask_image
+from nbs_lib.tools.report import boundaries
+from nbs_lib.layouts import FACES, find_pairs
+from nbs_lib.labels import IGNORE
+from nbs_lib.masks import mask_image
 
 
 def voc(rooms: str, out: str, n: int = 300) -> None:

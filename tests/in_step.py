@@ -18,11 +18,11 @@ def main() -> int:
         for name in ('nbs', 'nbs_lib', 'experiments'):
             if (ROOT/name).exists(): shutil.copytree(ROOT/name, copy/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
         for f in [*ROOT.glob('*.ipynb'), ROOT/'settings.ini', ROOT/'pyproject.toml']: shutil.copy(f, copy)
-        for f in (copy/'nbs_lib').glob('*.py'): f.unlink()
+        for f in (copy/'nbs_lib').rglob('*.py'): f.unlink()
         for command in (['nbdev_export'], ['nbdev_clean', '--fname', '.']):
             subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=copy, check=True)
-        stale = differing(ROOT, copy, 'nbs_lib/*.py')
-        dirty = [n for p in ('*.ipynb', 'nbs/*.ipynb', 'experiments/*.ipynb') for n in differing(ROOT, copy, p)]
+        stale = differing(ROOT, copy, 'nbs_lib/**/*.py')
+        dirty = [n for p in ('*.ipynb', 'nbs/**/*.ipynb', 'experiments/*.ipynb') for n in differing(ROOT, copy, p)]
     if stale: print(f"not in step with nbs/: {', '.join(stale)}; run nbdev_export and commit", file=sys.stderr)
     if dirty: print(f"not clean: {', '.join(dirty)}; run nbdev_clean --fname . and commit", file=sys.stderr)
     if not (stale or dirty): print('nbs_lib is in step with nbs, notebooks are clean')

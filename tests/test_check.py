@@ -7,10 +7,11 @@ import numpy as np, pytest
 from conftest import run_command
 from PIL import Image, ImageEnhance
 
-from nbs_lib.check import check_dataset
+from nbs_lib.tools.report import check_dataset
 from nbs_lib.core import SegError
-from nbs_lib.datasets import find_pairs, split_pairs
-from nbs_lib.fix import seg_fix
+from nbs_lib.layouts import find_pairs
+from nbs_lib.datasets import split_pairs
+from nbs_lib.tools.fix import seg_fix
 from nbs_lib.labels import ROOM_LABELS
 
 SHARED = Path(__file__).parent.parent.parent/'shared/data'
@@ -164,7 +165,7 @@ ODD = dict(unity_solo=('solo', 'color', 5, ()), carla_red_channel=('plain', 'red
 def test_odd_masks_are_read_and_trained_on(name, tmp_path):
     torch = pytest.importorskip('torch')
     from nbs_lib.dataloaders import seg_dataloaders
-    from nbs_lib.fit import fit
+    from nbs_lib.learner import fit
     from nbs_lib.learner import seg_learner, valid_matrix
     data = find_pairs(SHARED/'odd_masks'/name)
     assert (data.layout, data.decoder, data.labels.n_classes, data.labels.values) == ODD[name]

@@ -7,8 +7,8 @@ from conftest import ROOT, run_command
 from PIL import Image
 
 from nbs_lib.core import SegError
-from nbs_lib.datasets import FACES, find_pairs
-from nbs_lib.series import execute
+from nbs_lib.layouts import FACES, find_pairs
+from nbs_lib.tools.series import execute
 
 # (notebook, its parameters at the smallest scale that touches every cell); {rooms}, {bsds}, {faces}, {voc} and {out} stand for folders
 TINY_VOC = dict(MODELS='{out}', ARCH='unet:resnet18', COMPARED=['jaccard'], LONGEST=64, BS=4, EPOCHS=1, EPOCHS_COMPARED=1)
@@ -89,7 +89,7 @@ def test_faces_by_settings(own, tmp_path):
     import torch, yaml
     from safetensors.torch import save_file
 
-    from nbs_lib.datasets import split_faces
+    from nbs_lib.experiments.faces import split_faces
     from nbs_lib.models import build_model
     split_faces(own/'faces', tmp_path/'split')
     save_file(build_model('segformer:mit_b0', 19, 64).encoder.state_dict(), tmp_path/'encoder.safetensors')

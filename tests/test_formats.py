@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from nbs_lib.core import SegError
-from nbs_lib.datasets import find_pairs
-from nbs_lib.formats import export_dataset, import_dataset
-from nbs_lib.labels import ROOM_LABELS, mask_image, write_labels
+from nbs_lib.layouts import find_pairs
+from nbs_lib.tools.formats import export_dataset, import_dataset
+from nbs_lib.labels import ROOM_LABELS, write_labels
+from nbs_lib.masks import mask_image
 
 pytest.importorskip("datumaro", reason="datumaro is not installed: pip install segmentation-learner[formats]")
 

@@ -6,7 +6,7 @@ import nbformat, pytest
 from conftest import ROOT
 
 from nbs_lib.core import SegError
-from nbs_lib.series import SERIES, execute
+from nbs_lib.tools.series import SERIES, execute
 
 
 @pytest.mark.parametrize('name', SERIES)

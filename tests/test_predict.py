@@ -7,7 +7,7 @@ import numpy as np, pytest
 from conftest import ROOT, run_command
 from PIL import Image
 
-from nbs_lib.datasets import find_pairs
+from nbs_lib.layouts import find_pairs
 from nbs_lib.evaluate import NYUV2_AS_ROOMS, evaluate, mapped_scoring, summarize
 from nbs_lib.labels import ROOM_LABELS, read_labels, write_labels, LabelSet
 from nbs_lib.predict import Predictor, manifest_path
@@ -18,7 +18,7 @@ NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
 @pytest.fixture(scope='session')
 def model(rooms, tmp_path_factory) -> Path:
     "A hardly trained model, exported, in a folder with a space in its name. Read only."
-    from nbs_lib.onnx import export_onnx
+    from nbs_lib.export import export_onnx
     from nbs_lib.train import train
     folder = tmp_path_factory.mktemp('trained')/'the models'
     train(find_pairs(rooms), 32, epochs=1, arch='resnet18', out=folder)
@@ -48,8 +48,8 @@ def test_manifest(model):
 
 def test_parity(model, rooms):
     "The labels of torch, at three sizes, alone and three at a time."
-    from nbs_lib.learner import load_model
-    from nbs_lib.onnx import parity
+    from nbs_lib.checkpoint import load_model
+    from nbs_lib.export import parity
     data = find_pairs(rooms)
     rows = parity(*load_model(model.with_suffix('.safetensors')), model, [64, 128, (64, 96)], (1, 3), [data.read(i)[0] for i in range(3)])
     assert len(rows) == 6 and min(r['equal'] for r in rows) >= 0.999, rows

@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("panda3d")
 
 from nbs_lib.core import SegError
-from nbs_lib.datasets import find_pairs
+from nbs_lib.layouts import find_pairs
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Camera, Plan, RoomConfig, generate, make_room
 from virtual_room.export import run_lengths, seg_convert, to_coco

@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, seg_command, write_json
-from nbs_lib.datasets import Pair, SegData, find_pairs
-from nbs_lib.labels import LabelSet, decode_mask
+from nbs_lib.datasets import Pair, SegData
+from nbs_lib.layouts import find_pairs
+from nbs_lib.labels import LabelSet
+from nbs_lib.masks import decode_mask
 from virtual_room.generate import box_of
 
 UNITY = "type.unity.com/unity.solo."
