@@ -45,7 +45,10 @@ def read_rooms(root):
     labels = read_labels(table) if table.exists() else ROOM_LABELS
     generation = _generation(root)
     rooms = generation.get("rooms", {})
-    group = lambda name: str(rooms[name]) if name in rooms else None
+
+    def group(name):
+        return str(rooms[name]) if name in rooms else None
+
     joined = join_pairs(image_files(root/"screenshots"), image_files(root/"labels"), group=group)
     drawn_with = tuple(generation.get("labels") or ())
     return SegData(root, "rooms", labels, joined.pairs, unpaired=joined.unpaired, drawn_with=drawn_with)
@@ -105,15 +108,20 @@ def _join_all(joined):
     unpaired = [file for part in joined for file in part.unpaired]
     return Joined(tuple(pairs), tuple(unpaired))
 
-# %% ../nbs/04_layouts.ipynb #1ef3d755
+# %% ../nbs/04_layouts.ipynb #8e9483c4
+def _camvid_joined(images, masks, split):
+    "`Joined` of one part of CamVid; an image's name begins with its sequence."
+    def sequence(name):
+        return name.split("_")[0]
+    return join_pairs(image_files(images), image_files(masks), group=sequence, split=split)
+
+# %% ../nbs/04_layouts.ipynb #94fc9fdd
 def read_camvid(root):
     "`train/` with `trainannot/`, also `val` and `test`; 11 is void, names begin with the sequence; else None."
     parts = _camvid_parts(root)
     if not parts:
         return None
-    sequence = lambda name: name.split("_")[0]
-    joined = _join_all([join_pairs(image_files(images), image_files(masks), group=sequence, split=split)
-                        for images, masks, split in parts])
+    joined = _join_all([_camvid_joined(*part) for part in parts])
     return SegData(root, "camvid", CAMVID, joined.pairs, "value", joined.unpaired)
 
 # %% ../nbs/04_layouts.ipynb #709d8f5d
@@ -301,7 +309,13 @@ def _ambiguous(root, image_folders, mask_folders):
     return SegError(f"{root}: which masks belong to which images? Images are in {images}, "
                     f"masks perhaps in {masks}; say images= and masks=")
 
-# %% ../nbs/04_layouts.ipynb #a0041ad6
+# %% ../nbs/04_layouts.ipynb #eb7222ac
+def _are_clear(parts, mask_folders):
+    "Is every mask folder in a part, and no image folder in two?"
+    used_images, used_masks = {part.images for part in parts}, {part.masks for part in parts}
+    return len(used_masks) == len(mask_folders) and len(used_images) == len(parts)
+
+# %% ../nbs/04_layouts.ipynb #ffd4463f
 def folder_parts(
     root,        # Folder of the data set
     images=None, # Folder of the images inside it, if the user said so
@@ -318,11 +332,9 @@ def folder_parts(
     parts = _same_key_parts(image_folders, mask_folders)
     if not parts and len(image_folders) == len(mask_folders) == 1:
         return [Part(image_folders[0].path, mask_folders[0].path)]
-    if not mask_folders or (not parts and data_sets_inside(root)):
-        return parts
-    used_images, used_masks = {part.images for part in parts}, {part.masks for part in parts}
-    if len(used_masks) < len(mask_folders) or len(used_images) < len(parts):
-        raise _ambiguous(root, image_folders, mask_folders)
+    if mask_folders and not _are_clear(parts, mask_folders):
+        if parts or not data_sets_inside(root):
+            raise _ambiguous(root, image_folders, mask_folders)
     return parts
 
 # %% ../nbs/04_layouts.ipynb #5af74520
@@ -340,18 +352,16 @@ def _names_do_not_say(images, masks):
         f"the names do not say which mask belongs to which image, like {images[0].name} and {masks[0].name} in "
         f"{masks[0].parent}; give a mask its image's name, or name other folders with images= and masks=")
 
-# %% ../nbs/04_layouts.ipynb #3f350ca7
+# %% ../nbs/04_layouts.ipynb #bcd6eb04
 def _joined_by_keys(images, masks, image_keys, mask_keys, split):
     "`Joined` of the images and masks with equal keys."
-    mask_of = dict(zip(mask_keys, masks))
-    image_of = {key: image for key, image in zip(image_keys, images) if key in mask_of}
-    repeated = len(set(image_keys)) < len(image_keys) or len(set(mask_keys)) < len(mask_keys)
-    if repeated or not image_of:
+    image_of, mask_of = dict(zip(image_keys, images)), dict(zip(mask_keys, masks))
+    pairs = tuple(Pair(image, mask_of[key], split=split) for key, image in image_of.items() if key in mask_of)
+    is_unique = len(image_of) == len(images) and len(mask_of) == len(masks)
+    if not pairs or not is_unique:
         raise _names_do_not_say(images, masks)
-    pairs = tuple(Pair(image, mask_of[key], split=split) for key, image in image_of.items())
-    used = {pair.image for pair in pairs} | {pair.mask for pair in pairs}
-    unpaired = [Unpaired(file, "mask", pairs[0].mask) for file in images if file not in used]
-    unpaired += [Unpaired(file, "image", pairs[0].image) for file in masks if file not in used]
+    unpaired = [Unpaired(image, "mask", pairs[0].mask) for key, image in image_of.items() if key not in mask_of]
+    unpaired += [Unpaired(mask, "image", pairs[0].image) for key, mask in mask_of.items() if key not in image_of]
     return Joined(pairs, tuple(unpaired))
 
 # %% ../nbs/04_layouts.ipynb #3eab9117
