@@ -252,7 +252,17 @@ def pair_names(
     count = Counter(pair.name for pair in data.pairs)
     return [pair.name if count[pair.name] == 1 else _path_below(data, pair) for pair in data.pairs]
 
-# %% ../nbs/03_datasets.ipynb #255010f9
+# %% ../nbs/03_datasets.ipynb #2714c680
+def _the_only(data, name, found):
+    "The only index in `found`, the places of a name; `SegError` where there is none, or several."
+    if not found:
+        raise SegError(f"{name!r} is not among the {len(data)} images of {data.root}")
+    if len(found) > 1:
+        paths = [_path_below(data, data.pairs[i]) for i in found]
+        raise SegError(f"{name!r} may be {paths[0]} and {paths[1]} in {data.root}; give the path")
+    return found[0]
+
+# %% ../nbs/03_datasets.ipynb #b92eb4a5
 def find_names(
     data,  # A `SegData`
     names, # Names as in `pair_names`; a path below the data set's folder is always understood
@@ -262,14 +272,7 @@ def find_names(
     for i, pair in enumerate(data.pairs):
         for key in (pair.name, _path_below(data, pair)):
             places.setdefault(key, []).append(i)
-    for name in names:
-        found = places.get(name, [])
-        if not found:
-            raise SegError(f"{name!r} is not among the {len(data)} images of {data.root}")
-        if len(found) > 1:
-            paths = " and ".join(_path_below(data, data.pairs[i]) for i in found[:2])
-            raise SegError(f"{name!r} may be {paths} in {data.root}; give the path")
-    return {name: places[name][0] for name in names}
+    return {name: _the_only(data, name, places.get(name, [])) for name in names}
 
 # %% ../nbs/03_datasets.ipynb #9b6b0c0f
 def split_rule(

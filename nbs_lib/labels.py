@@ -111,13 +111,14 @@ class LabelSet:
         except (KeyError, TypeError) as e:
             raise SegError(f"a label table needs codes, colors, void and background, this one fails at {e}") from None
 
-# %% ../nbs/01_labels.ipynb #466b4dc4
+# %% ../nbs/01_labels.ipynb #9e915417
 def table_change(
-    before, # Names of the mask values 1, 2, ... when the masks or the model were made
-    labels, # The `LabelSet` of today
+    before,  # Names of the mask values when the masks or the model were made, in order
+    labels,  # The `LabelSet` of today
+    first=1, # The mask value of the first name
 ):
     "The first mask value that means something else today, in words; '' where none does. New rows at the end are fine."
-    for value, name in enumerate(before, 1):
+    for value, name in enumerate(before, first):
         if value >= labels.n_classes:
             return f"mask value {value} meant {name!r}, and the table has no such row any more"
         if labels.codes[value] != name:
@@ -128,17 +129,31 @@ def table_change(
 CSV_HEADER = ["LabelName", "LabelColor_Red", "LabelColor_Green", "LabelColor_Blue"]
 EMPTY = "empty"
 
+# %% ../nbs/01_labels.ipynb #89ff00d1
+def _csv_rows(text, source):
+    "The rows below the header of a labels.csv."
+    lines = io.StringIO(text.lstrip("\ufeff"))
+    rows = [row for row in csv.reader(lines) if row]
+    header = [cell.strip() for cell in rows[0]] if rows else []
+    if header != CSV_HEADER:
+        raise SegError(f"{source} does not start with the header {','.join(CSV_HEADER)}")
+    return rows[1:]
+
+# %% ../nbs/01_labels.ipynb #daa9436c
+def _label_row(row):
+    "(name, color) of a row of four cells; `ValueError` for any other row."
+    name, red, green, blue = row
+    return name.strip(), (int(red), int(green), int(blue))
+
 # %% ../nbs/01_labels.ipynb #4def3ba5
 def parse_labels(
     text,                # The contents of a labels.csv
     source="labels.csv", # What to call it in an error
 ):
     "`LabelSet` of a labels.csv: mask value 0 is `empty`, row i is value i+1."
-    rows = [row for row in csv.reader(io.StringIO(text.lstrip("\ufeff"))) if row]
-    if not rows or [cell.strip() for cell in rows[0]] != CSV_HEADER:
-        raise SegError(f"{source} does not start with the header {','.join(CSV_HEADER)}")
+    rows = _csv_rows(text, source)
     try:
-        table = [(name.strip(), (int(red), int(green), int(blue))) for name, red, green, blue in rows[1:]]
+        table = [_label_row(row) for row in rows]
     except ValueError:
         raise SegError(f"{source} has a row that is not a name and three whole numbers") from None
     if not table:

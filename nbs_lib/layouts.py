@@ -36,6 +36,14 @@ def _generation(root):
         raise SegError(f"{path} is not what `seg_generate` writes; delete it or generate again")
     return content
 
+# %% ../nbs/04_layouts.ipynb #37d9653c
+def _drawn_with(generation):
+    "Names of the mask values 1, 2, ... in `generation.json`; empty where they are not noted."
+    labels = generation.get("labels", ())
+    if isinstance(labels, dict):  # older generators counted each label's pixels here, those of `empty` first
+        labels = list(labels)[1:]
+    return tuple(labels)
+
 # %% ../nbs/04_layouts.ipynb #089d0b5f
 def read_rooms(root):
     "`screenshots/{id}.png` with `labels/{id}.png`, `labels.csv`, and `generation.json` for the rooms; else None."
@@ -50,8 +58,7 @@ def read_rooms(root):
         return str(rooms[name]) if name in rooms else None
 
     joined = join_pairs(image_files(root/"screenshots"), image_files(root/"labels"), group=group)
-    drawn_with = tuple(generation.get("labels") or ())
-    return SegData(root, "rooms", labels, joined.pairs, unpaired=joined.unpaired, drawn_with=drawn_with)
+    return SegData(root, "rooms", labels, joined.pairs, unpaired=joined.unpaired, drawn_with=_drawn_with(generation))
 
 # %% ../nbs/04_layouts.ipynb #e722ecef
 def _nyuv2_part(root):
@@ -409,16 +416,19 @@ def _runs(pixels):
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     return flat[np.append(0, changes)]
 
+# %% ../nbs/04_layouts.ipynb #164cd02f
+def _is_gray(pixels):
+    "Have the pixels one channel, or one and transparency, or three that are equal everywhere?"
+    return pixels.ndim == 2 or pixels.shape[2] == 2 or bool((pixels[..., :1] == pixels[..., :3]).all())
+
 # %% ../nbs/04_layouts.ipynb #cd8316f7
 def stored_values(
     im, # Pillow image of a mask
 ):
     "The `Stored` values of a mask, by itself. `SegError` where its pixels are no whole numbers from 0 to 65,535."
     pixels = whole_numbers(im)
-    is_gray = pixels.ndim == 3 and (pixels.shape[2] == 2 or (pixels[..., :1] == pixels[..., :3]).all())
-    if is_gray:
-        pixels = pixels[..., 0]
-    if pixels.ndim == 2:
+    if _is_gray(pixels):
+        pixels = pixels.reshape(*pixels.shape[:2], -1)[..., 0]
         return Stored("value", set(np.unique(_runs(pixels)).tolist()))
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     return Stored("color", set(np.unique(_runs(red << 16 | green << 8 | blue)).tolist()))
@@ -479,20 +489,25 @@ def _check_numbers(values, folder):
         raise SegError(f"the masks in {folder} hold {len(values)} different numbers, up to {values[-1]}, "
                        "too many for labels; say labels=a labels.csv, or correct the masks")
 
-# %% ../nbs/04_layouts.ipynb #b1af8f9d
+# %% ../nbs/04_layouts.ipynb #17d1caef
+def _names_of(numbers, names):
+    "The names of numbers: `names` where there are as many, else made up."
+    if len(names) == len(numbers):
+        return tuple(names)
+    if numbers == [0, IGNORE]:
+        return "background", "foreground"
+    return tuple(f"value_{number}" for number in numbers)
+
+# %% ../nbs/04_layouts.ipynb #c08d01a7
 def _number_labels(values, names, folder):
     "The `LabelSet` of sorted numbers that occur in masks."
     _check_numbers(values, folder)
+    background = 0 if values[0] == 0 else None
     if _are_label_numbers(values):
         largest = max(v for v in values if v != IGNORE)
-        stored, n = (), max(largest + 1, len(names))
-    else:
-        stored, n = tuple(values), len(values)
-    if len(names) != n:
-        names = ("background", "foreground") if values == [0, IGNORE] else [f"value_{v}" for v in stored or range(n)]
-    void = () if stored else (IGNORE,)
-    background = 0 if values[0] == 0 else None
-    return LabelSet(tuple(names), bit_colors(n), void, background, stored)
+        numbers = list(range(max(largest + 1, len(names))))
+        return LabelSet(_names_of(numbers, names), bit_colors(len(numbers)), (IGNORE,), background)
+    return LabelSet(_names_of(values, names), bit_colors(len(values)), (), background, tuple(values))
 
 # %% ../nbs/04_layouts.ipynb #830751d6
 def _color_labels(values, names):
@@ -634,6 +649,14 @@ def _refuse_panoptic(root):
     if found and found.format == "COCO panoptic":
         raise SegError(f"the masks in {root} number objects and not labels: {_annotation_sentence(found)}")
 
+# %% ../nbs/04_layouts.ipynb #86b763e3
+def _own_table(root):
+    "The `LabelSet` in a folder's labels.csv or labelmap.txt; None where it has neither."
+    for path in (root/"labels.csv", root/"labelmap.txt"):
+        if path.exists():
+            return read_labels(path)
+    return None
+
 # %% ../nbs/04_layouts.ipynb #693f4e69
 def read_plain(root, images=None, masks=None, labels=None, decoder="auto"):
     "Folders under any names; the table from labels.csv, labelmap.txt, classes.txt or the masks; else None."
@@ -642,9 +665,9 @@ def read_plain(root, images=None, masks=None, labels=None, decoder="auto"):
     if not pairs:
         return None
     note = f"images and masks in {files.where}"
-    table = next((path for path in (root/"labels.csv", root/"labelmap.txt") if path.exists()), None)
-    if labels or table:
-        return SegData(root, "plain", labels or read_labels(table), pairs, decoder, unpaired, note)
+    labels = labels or _own_table(root)
+    if labels:
+        return SegData(root, "plain", labels, pairs, decoder, unpaired, note)
     _refuse_panoptic(root)
     names = _read_codes(root/"classes.txt") if (root/"classes.txt").exists() else ()
     reading = guess_table([pair.mask for pair in pairs], names, decoder)

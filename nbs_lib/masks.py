@@ -55,18 +55,23 @@ def read_image(
 DECODERS = ("auto", "value", "color", "red", "green", "blue")
 CHANNELS = ("red", "green", "blue")
 
-# %% ../nbs/02_masks.ipynb #32676c6f
+# %% ../nbs/02_masks.ipynb #010b26ac
+def _without_fractions(pixels):
+    "Floating-point pixels as int32; `SegError` where that would lose something."
+    if not np.array_equal(pixels, np.floor(pixels)):
+        raise SegError("its pixels are fractions and not label numbers; save it as a PNG of whole numbers")
+    if np.abs(pixels).max() > np.iinfo(np.int32).max:
+        raise SegError(f"it holds numbers up to {pixels.max():.3g}; label numbers are from 0 to 65,535")
+    return pixels.astype(np.int32)
+
+# %% ../nbs/02_masks.ipynb #0f2db39a
 def whole_numbers(
     im, # Pillow image of a mask
 ):
     "The pixels of a mask as whole numbers, (height, width) or with channels. `SegError` where they are not."
     pixels = np.asarray(im)
     if pixels.dtype.kind == "f":
-        if not (np.isfinite(pixels).all() and (pixels == np.floor(pixels)).all()):
-            raise SegError("its pixels are fractions and not label numbers; save it as a PNG of whole numbers")
-        if np.abs(pixels).max() > np.iinfo(np.int32).max:
-            raise SegError(f"it holds numbers up to {pixels.max():.3g}; label numbers are from 0 to 65,535")
-        pixels = pixels.astype(np.int32)
+        pixels = _without_fractions(pixels)
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind == "i" and pixels.min() < 0:
@@ -137,16 +142,17 @@ def index_values(
         return np.arange(256, dtype=np.int32)
     return None
 
-# %% ../nbs/02_masks.ipynb #5f98c7e0
+# %% ../nbs/02_masks.ipynb #ab42be0a
 def _gray_values(pixels):
     "int32 (height, width) of the value decoder, from gray pixels with or without channels."
-    if pixels.ndim == 3:
-        if not (pixels[..., :1] == pixels[..., :3]).all():
-            raise SegError("its pixels are colors, not values; use decoder 'color', 'red', 'green' or 'blue'")
-        pixels = pixels[..., 0]
-    return pixels.astype(np.int32)
+    if pixels.ndim == 2:
+        return pixels.astype(np.int32)
+    is_gray = pixels.shape[2] == 2 or (pixels[..., :1] == pixels[..., :3]).all()
+    if not is_gray:
+        raise SegError("its pixels are colors, not values; use decoder 'color', 'red', 'green' or 'blue'")
+    return pixels[..., 0].astype(np.int32)
 
-# %% ../nbs/02_masks.ipynb #d3686ebf
+# %% ../nbs/02_masks.ipynb #f41eafde
 def mask_values(
     im,             # Pillow image as stored
     labels,         # The `LabelSet`
@@ -156,14 +162,12 @@ def mask_values(
     if decoder not in DECODERS:
         raise SegError(f"there is no mask decoder {decoder!r}; take one of {', '.join(DECODERS)}")
     pixels = whole_numbers(im)
-    if pixels.ndim == 3 and pixels.shape[2] == 2:
-        pixels = pixels[..., 0]  # gray with transparency
     meant = index_values(im, labels, decoder)
     if meant is not None:
         return meant[pixels]
-    is_color = pixels.ndim == 3
+    is_color = pixels.ndim == 3 and pixels.shape[2] > 2  # two channels are gray with transparency
     if decoder == "color" or (decoder == "auto" and is_color):
-        return _values_by_color(pixels if is_color else np.asarray(im.convert("RGB")), labels)
+        return _values_by_color(np.asarray(im.convert("RGB")), labels)
     if decoder in CHANNELS and is_color:
         return pixels[..., CHANNELS.index(decoder)].astype(np.int32)
     return _gray_values(pixels)

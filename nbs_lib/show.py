@@ -55,7 +55,15 @@ def _legend_rows(mask, labels, most):
         rows.append((f"… {len(found) - len(shown)} more", None))
     return rows
 
-# %% ../nbs/05_show.ipynb #31050aac
+# %% ../nbs/05_show.ipynb #47acd326
+def _draw_legend_row(im, top, height, text, color, font):
+    "Draw one row of a legend into an image: a rectangle in the label's color, where it has one, and the text."
+    draw = ImageDraw.Draw(im)
+    if color:
+        draw.rectangle([3, top + 3, height - 1, top + height - 3], fill=color, outline="gray")
+    draw.text((height + 5, top + height//2), text, fill="black", font=font, anchor="lm")
+
+# %% ../nbs/05_show.ipynb #6fb9b2c1
 def legend(
     mask,        # uint8 mask(s), any shape
     labels,      # The `LabelSet`
@@ -69,12 +77,8 @@ def legend(
     font = ImageFont.load_default(row*0.7)
     text_width = max((font.getlength(text) for text, _ in rows), default=0)
     im = Image.new("RGB", (row + 8 + int(text_width) + 4, height), "white")
-    draw = ImageDraw.Draw(im)
     for i, (text, color) in enumerate(rows):
-        top, bottom = i*row, (i + 1)*row
-        if color:
-            draw.rectangle([3, top + 3, row - 1, bottom - 3], fill=color, outline="gray")
-        draw.text((row + 5, top + row//2), text, fill="black", font=font, anchor="lm")
+        _draw_legend_row(im, i*row, row, text, color, font)
     return im
 
 # %% ../nbs/05_show.ipynb #f1c2f87b
@@ -85,6 +89,13 @@ def _to_height(im, height):
     how = Image.Resampling.NEAREST if im.height < height else Image.Resampling.BILINEAR
     width = max(1, round(im.width*height/im.height))
     return im.resize((width, height), how)
+
+# %% ../nbs/05_show.ipynb #90857dac
+def _draw_titles(im, lefts, titles):
+    "Draw the titles of columns that begin at `lefts` along the upper edge."
+    font, draw = ImageFont.load_default(11), ImageDraw.Draw(im)
+    for left, title in zip(lefts, titles):
+        draw.text((left + 2, 1), title, fill="black", font=font)
 
 # %% ../nbs/05_show.ipynb #648e84a2
 def panel(
@@ -102,9 +113,7 @@ def panel(
     for r, row in enumerate(rows):
         for left, im in zip(lefts, row):
             out.paste(im, (left, top + r*(height + gap)))
-    font, draw = ImageFont.load_default(11), ImageDraw.Draw(out)
-    for left, title in zip(lefts, titles or []):
-        draw.text((left + 2, 1), title, fill="black", font=font)
+    _draw_titles(out, lefts, titles or [])
     return out
 
 # %% ../nbs/05_show.ipynb #414724ef

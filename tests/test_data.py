@@ -2,6 +2,7 @@
 import json
 import os
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -286,6 +287,11 @@ def test_a_row_inserted_into_the_label_table_is_seen(tmp_path):
         seg_check.main([str(root)])
     assert stopped.value.code == 1
 
+    counts = {name: {"pixels": 1} for name in ROOM_LABELS.codes}  # what older generators wrote, `empty` first
+    (root/"generation.json").write_text(json.dumps(generation | {"labels": counts}))
+    with pytest.raises(SegError, match="mask value 17"):
+        find_pairs(root)
+
     (root/"labels.csv").write_text(appended)
     data = find_pairs(root)
     assert data.drawn_with == tuple(names)
@@ -331,3 +337,14 @@ def test_names_that_repeat_are_told_apart_by_their_folders(tmp_path):
     with pytest.raises(SegError, match="train/images/001.jpg and val/images/001.jpg"):
         split_pairs(data, names=["001"])
     assert split_pairs(data, names=["train/images/001.jpg"])[1] == [0]
+
+
+# What the bare package may import
+
+
+def test_data_sets_need_neither_fastai_nor_torch():
+    modules = ("core", "labels", "masks", "datasets", "layouts", "show", "predict")
+    imports = "\n".join(f"import nbs_lib.{module}" for module in modules)
+    code = f"import sys\n{imports}\nprint([name for name in ('torch', 'fastai') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
