@@ -13,7 +13,7 @@ from segmentation_models_pytorch import losses as smp
 from nbs_lib.labels import IGNORE
 from nbs_lib.losses import DiceLoss, JaccardLoss, PowerJaccardLoss, TverskyLoss, seg_loss
 
-OPTIONS = dict(mode="multiclass", ignore_index=IGNORE)
+OPTIONS = {"mode": "multiclass", "ignore_index": IGNORE}
 PAIRS = {  # name: (ours, the library's; None where it has none)
     "cross_entropy": (seg_loss("cross_entropy"), torch.nn.CrossEntropyLoss(ignore_index=IGNORE)),
     "dice": (DiceLoss(), smp.DiceLoss(**OPTIONS)),
@@ -44,15 +44,19 @@ def step_ms(loss, logits: torch.Tensor, target: torch.Tensor) -> float:
 
 def compare(ours, theirs, logits: torch.Tensor, target: torch.Tensor, rounds: int) -> tuple[float, float | None]:
     "The best of `rounds` steps of each, taken in turns."
-    times = [(step_ms(ours, logits, target), step_ms(theirs, logits, target) if theirs else None) for _ in range(rounds)]
-    own, other = zip(*times, strict=True)
-    return min(own), min(other) if theirs else None
+    own, other = [], []
+    for _ in range(rounds):
+        own.append(step_ms(ours, logits, target))
+        if theirs:
+            other.append(step_ms(theirs, logits, target))
+    return min(own), min(other, default=None)
 
 
 def main(images: int = 16, classes: int = 24, size: int = 128, rounds: int = 7) -> None:
     torch.set_num_threads(1)
     logits, target = make_batch(images, classes, size)
-    print(f"{images} × {classes} × {size} × {size}, best of {rounds}, one thread of {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}")
+    cores = len(os.sched_getaffinity(0))
+    print(f"{images} × {classes} × {size} × {size}, best of {rounds}, one of {cores} cores, torch {torch.__version__}")
     print(f"{'loss':24}{'ours, ms':>10}{'library, ms':>13}{'ratio':>8}")
     for name, (ours, theirs) in PAIRS.items():
         own, other = compare(ours, theirs, logits, target, rounds)

@@ -125,12 +125,12 @@ def main(pairs: int = 10, height: int = 375, width: int = 500) -> None:
     decode_colors(np.zeros((8, 8, 3), np.uint8))  # the look-up table is built once a process
     for _ in range(pairs):
         mask = random_mask(rng, height, width)
-        arrays = dict(mask=mask, colors=encode_colors(mask))
+        arrays = {"mask": mask, "colors": encode_colors(mask)}
         for way in ways:
             way.run(arrays)
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     versions = f"Python {platform.python_version()}, numpy {np.__version__}"
-    print(f"{pairs} masks of {height}×{width}, all equal; best of {pairs}, one thread of {cores} cores, {versions}, load {load:.1f}")
+    print(f"{pairs} masks of {height}×{width}, all equal; best of {pairs}, {cores} cores, {versions}, load {load:.1f}")
     for way in ways:
         print(f"{way.name:36}{1000 * way.best:9.2f} ms   {comparison(way, ways)}")
 

@@ -35,7 +35,10 @@ def n_code(
 def mask_check(
     data, # A `SegData`
 ):
-    "Read every pair. Returns pixel counts, int64 (pairs, 256), and {index: what is wrong with that pair}; the counts of wrong pairs are 0."
+    """Read every pair.
+
+    Returns pixel counts, int64 (pairs, 256), and {index: what is wrong with that pair}. The counts of wrong pairs are 0.
+    """
     counts = np.zeros((len(data), 256), np.int64)
     wrong = {}
 
@@ -60,7 +63,7 @@ def n_codes(
 def assert_trainable(
     data, # A `SegData`
 ):
-    "Pixel counts, int64 (pairs, 256), of a data set that can be trained on; `SegError` that names the first wrong pair otherwise."
+    "Pixel counts, int64 (pairs, 256), of a data set that can be trained on; else `SegError` with the first wrong pair."
     counts, wrong = mask_check(data)
     if wrong:
         message = next(iter(wrong.values()))
@@ -68,7 +71,8 @@ def assert_trainable(
             message += f" ({len(wrong)} of {len(data)} pairs are wrong; `seg_check {data.root}` lists them)"
         raise SegError(message)
     if not counts[:, :IGNORE].any():
-        raise SegError(f"every pixel in {data.root} is void ({IGNORE}), so there is nothing to learn; check which values of the masks are labels")
+        raise SegError(f"every pixel in {data.root} is void ({IGNORE}), so there is nothing to learn; "
+                       "check which values of the masks are labels")
     return counts
 
 # %% ../nbs/06_check.ipynb #900b93d2
@@ -91,7 +95,7 @@ def debug_label(
     name,   # A label's name
     n=4,    # Number of images
 ):
-    "The `n` images with most of a label, as Pillow images in which only that label is colored. Empty where it never appears."
+    "The `n` images with most of a label, as Pillow images with only that label colored; none where it never appears."
     value = data.labels[name]
     ranked = np.argsort(-counts[:, value], kind='stable')[:n]
     found = []

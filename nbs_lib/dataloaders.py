@@ -101,13 +101,13 @@ def affine_matrices(
     rows = [flip*cos, -sin*aspect, x, flip*sin/aspect, cos, y]
     return torch.stack(rows, 1).view(-1, 2, 3)
 
-# %% ../nbs/07_dataloaders.ipynb #90c98ebe
+# %% ../nbs/07_dataloaders.ipynb #f48a9d8a
 def sample_images(
     images,   # (n, 3, height, width) float
     grid,     # (n, h, w, 2) where each output pixel is read, from `affine_grid`
     matrices, # (n, 2, 3) that made the grid
 ):
-    "(n, 3, h, w) float: the images read at the grid, bilinear, averaged down first where they are larger than the output."
+    "(n, 3, h, w) float: the images read at the grid, bilinear, and averaged down first where they are larger."
     options = dict(mode='bilinear', padding_mode='reflection', align_corners=False)
     if images.shape[-2:] == grid.shape[1:3]:
         return grid_sample(images, grid, **options)
@@ -291,7 +291,8 @@ def decoded(
             _decode_all(path, shape, decode)
         except OSError as e:
             reason = e.strerror or e
-            say(f"{megabytes} of decoded pixels cannot be kept in {path.parent} ({reason}); images are decoded in each epoch (`seg_cache --clear` frees what is kept)")
+            say(f"{megabytes} of decoded pixels cannot be kept in {path.parent} ({reason}); "
+                "images are decoded in each epoch (`seg_cache --clear` frees what is kept)")
             return None
         say(f"{n:,} pairs decoded once, {megabytes} kept (`seg_cache` says where)")
     return np.load(path, mmap_mode='c')
@@ -401,8 +402,9 @@ class CachedDL(SegDL):
         return loader
 
     def create_batches(self, samps):
-        for self.batch in chunked(samps, self.bs, self.drop_last):
-            rows = torch.as_tensor(self.batch, device=self.pixels.device)
+        for batch in chunked(samps, self.bs, self.drop_last):
+            self.batch = batch  # which items these are, for whoever must name them
+            rows = torch.as_tensor(batch, device=self.pixels.device)
             pixels = self.pixels[rows]
             yield TensorImage(pixels[..., :3].permute(0, 3, 1, 2)), TensorMask(pixels[..., 3])
 
@@ -443,9 +445,9 @@ def cached(
             break
     return dls
 
-# %% ../nbs/07_dataloaders.ipynb #9ea80dfe
+# %% ../nbs/07_dataloaders.ipynb #abd4d9ad
 class TrainResize(Resize):
-    "fastai's `Resize`, for training items only. (A class of its own, since a `DataBlock` keeps one transform of each class.)"
+    "fastai's `Resize`, for training items only; a class of its own, since a `DataBlock` keeps one transform a class."
     split_idx = 0
 
 # %% ../nbs/07_dataloaders.ipynb #31733b2a
@@ -480,24 +482,27 @@ def seg_dataloaders(
     names=None,        # Validate on these names instead (list, or file with one a line)
     stats=None,        # (mean, std) to normalize with; None measures them on the training images
     augment=True,      # Augment training batches? Or an `Augment` with other settings
-    num_workers=None,  # Processes that decode; None: none without a GPU, where training is slower than decoding
+    num_workers=None,  # Processes that decode; None: none without a GPU, where decoding is fast enough
     cache=True,        # Decode every pair once and keep the pixels?
     cache_size=None,   # Keep training images larger than `size`, so that zooms show real pixels; None: at `size`
     rare_sampling=0.,  # Show images with rare labels more often: 0 all images alike, 1 all labels alike
     counts=None,       # Pixel counts from `mask_check`, for `rare_sampling`; None: counted here
 ):
-    "`DataLoaders` of float32 images (bs, 3, h, w) and int64 masks (bs, h, w). They carry `labels`, `stats`, `size` and `split` for whoever saves a model."
+    """`DataLoaders` of float32 images (bs, 3, h, w) and int64 masks (bs, h, w).
+
+    They carry `labels`, `stats`, `size` and `split` for whoever saves a model.
+    """
     hw = check_size(size)
     train, held_out = split_pairs(data, valid, seed, names)
     stats = stats or channel_stats([data.pairs[i].image for i in train])
     augmentation = _augmentation(augment, hw)
     train_size = check_size(cache_size) if cache_size and augmentation else hw
-    batch_tfms = [Normalize.from_stats(*stats)] if augmentation is None else [augmentation, Normalize.from_stats(*stats)]
+    normalize = Normalize.from_stats(*stats)
     block = DataBlock(
         blocks=(ExactImageBlock(), ExactMaskBlock(data.labels, data.decoder)),
         splitter=IndexSplitter(held_out),
         item_tfms=resize_transforms(hw, train_size),
-        batch_tfms=batch_tfms)
+        batch_tfms=[augmentation, normalize] if augmentation else [normalize])
     if num_workers is None:
         num_workers = min(8, os.cpu_count()) if torch.cuda.is_available() and not cache else 0
     dls = block.dataloaders(data.pairs, bs=min(bs, len(train)), val_bs=bs, num_workers=num_workers, dl_type=SegDL)
@@ -517,7 +522,7 @@ def batch_images(
     x = x.as_subclass(torch.Tensor).float()*std + mean
     return (x.clamp(0, 1)*255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
-# %% ../nbs/07_dataloaders.ipynb #b1886763
+# %% ../nbs/07_dataloaders.ipynb #bc4768dd
 def show_batch(
     dls,        # From `seg_dataloaders`
     n=4,        # Number of images
@@ -527,7 +532,7 @@ def show_batch(
     x, y = dls.train.one_batch()
     images = batch_images(x[:n], dls.stats)
     masks = y[:n].cpu().numpy().astype(np.uint8)
-    painted = [overlay(image, mask, dls.labels, 0.7) for image, mask in zip(images, masks)]
+    painted = [overlay(image, mask, dls.labels, 0.7) for image, mask in zip(images, masks, strict=True)]
     batch = panel([[Image.fromarray(image) for image in images], painted], height=height)
     names = legend(masks, dls.labels, 2*height + 4)
     return panel([[batch, names]], height=2*height + 4)

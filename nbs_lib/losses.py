@@ -26,7 +26,10 @@ def class_weights(
     power=.5, # 0: all classes alike; 1: every class counts as much as any other
     cap=8.,   # Largest weight
 ):
-    "float32 (n_classes,): share of pixels to the power of -`power`, with a mean of 1 over the pixels, at most `cap`; 1 for classes that never appear. `SegError` without labeled pixels."
+    """float32 (n_classes,): share of pixels to the power of -`power`, with a mean of 1 over the pixels, at most `cap`.
+
+    Classes that never appear have weight 1. `SegError` without labeled pixels.
+    """
     pixels = counts[:, :labels.n_classes].sum(0).astype(np.float64)
     if not pixels.any():
         raise SegError("there are no labeled pixels to weight the classes by")
@@ -183,7 +186,7 @@ class SegLoss(nn.Module):
     def forward(self, logits, target):
         if len(self.parts) > 1:
             logits = logits.contiguous()  # brought into the order that all parts read fastest, once
-        return sum(factor*part(logits, target) for factor, part in zip(self.factors, self.parts))
+        return sum(factor*part(logits, target) for factor, part in zip(self.factors, self.parts, strict=True))
 
     def activation(self, logits):
         "Probabilities (n, c, h, w)."

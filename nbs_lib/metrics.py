@@ -29,7 +29,10 @@ def confusion_matrix(
 def class_scores(
     matrix, # Confusion matrix, row = target
 ):
-    "IoU, Dice and number of target pixels of each class, three float64 arrays (n_classes,); NaN where a class is neither in target nor in prediction."
+    """IoU, Dice and number of target pixels of each class, three float64 arrays (n_classes,).
+
+    A score is NaN where a class is neither in the target nor in the prediction.
+    """
     matrix = np.asarray(matrix, np.float64)
     right, target, pred = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     with np.errstate(invalid='ignore', divide='ignore'):
@@ -48,12 +51,16 @@ def _ratio(part, whole):
     "part/whole as a float; NaN where the whole is 0."
     return float(part/whole) if whole else float('nan')
 
-# %% ../nbs/08_metrics.ipynb #be14aa0d
+# %% ../nbs/08_metrics.ipynb #8b6f7256
 def scores(
     matrix,       # Confusion matrix, row = target
     background=0, # The class left out of foreground accuracy; None for none
 ):
-    "Foreground accuracy (share of right pixels where the target is not background), Dice and mIoU (means over the classes that occur), accuracy."
+    """Foreground accuracy, Dice, mIoU and accuracy, by name.
+
+    Foreground accuracy is the share of right pixels where the target is not background; Dice and mIoU are means
+    over the classes that occur.
+    """
     matrix = np.asarray(matrix, np.float64)
     iou, dice, target = class_scores(matrix)
     right = matrix.diagonal()
@@ -72,7 +79,7 @@ def class_table(
 ):
     "Rows (label, IoU, Dice, target pixels), best Dice first; absent labels come last, with None for scores."
     rows = []
-    for name, iou, dice, pixels in zip(labels.codes, *class_scores(matrix)):
+    for name, iou, dice, pixels in zip(labels.codes, *class_scores(matrix), strict=True):
         absent = np.isnan(dice)
         rows.append((name, None if absent else float(iou), None if absent else float(dice), int(pixels)))
     return sorted(rows, key=lambda row: -1 if row[2] is None else row[2], reverse=True)

@@ -26,11 +26,11 @@ from torch import nn
 
 from .dataloaders import check_size
 
-# %% ../nbs/10_models.ipynb #0aca9542
+# %% ../nbs/10_models.ipynb #6f716281
 @dataclass(frozen=True)
 class Family:
     "How the networks of one family are built."
-    build: Callable       # (encoder, n_classes, size, weights) -> network; weights: None, True for ImageNet's, or a name
+    build: Callable       # (encoder, n_classes, size, weights) -> network; weights: None, True (ImageNet's), a name
     has_encoder: Callable # name -> is there such an encoder?
     encoders: str         # Which encoders there are, for messages
 
@@ -68,9 +68,10 @@ def _is_smp_encoder(name):
     "Is this an encoder of segmentation_models_pytorch, or one of timm's by its name?"
     return name in smp.encoders.encoders or name.startswith('tu-')
 
-# %% ../nbs/10_models.ipynb #ff3f24ef
-RESNETS = "take resnet18, resnet34, resnet50 or another ResNet of torchvision, or unet:ENCODER with an encoder of segmentation_models_pytorch"
-SMP_ENCODERS = "take resnet34, mobilenet_v2 or another of segmentation_models_pytorch's list, or tu-NAME for one of timm's"
+# %% ../nbs/10_models.ipynb #8c59a338
+RESNETS = ("take resnet18, resnet34, resnet50 or another ResNet of torchvision, "
+           "or unet:ENCODER with an encoder of segmentation_models_pytorch")
+SMP_ENCODERS = "take resnet34, mobilenet_v2 or another of segmentation_models_pytorch, or tu-NAME for one of timm's"
 
 SMP_FAMILIES = {
     name: Family(partial(smp_network, family=name), _is_smp_encoder, SMP_ENCODERS)
@@ -85,14 +86,14 @@ FAMILIES = {
 class LicenseWarning(UserWarning):
     "A network may not be used for every purpose."
 
-# %% ../nbs/10_models.ipynb #a1969e23
+# %% ../nbs/10_models.ipynb #7f33179e
 def warn_of_license(
     encoder, # Name of an encoder
 ):
     "Warn, once a process, of an encoder whose license excludes commercial use."
     if encoder.startswith('mit_b'):
         warnings.warn("the mit_b encoders (SegFormer's) are under NVIDIA's license for non-commercial use; "
-                      "for a product take another encoder, e.g. unet:resnet34", LicenseWarning)
+                      "for a product take another encoder, e.g. unet:resnet34", LicenseWarning, stacklevel=1)
 
 # %% ../nbs/10_models.ipynb #e11bd04c
 def split_arch(
@@ -122,19 +123,23 @@ def _read_state(path):
         return load_file(path)
     return torch.load(path, weights_only=True, map_location='cpu')
 
-# %% ../nbs/10_models.ipynb #5f751217
+# %% ../nbs/10_models.ipynb #82e10fc3
 def load_encoder(
     model, # From `build_model`
     path,  # State dictionary of the encoder: .safetensors, or torch's own format without code
 ):
-    "Put encoder weights of a file into a model; names and shapes must be the encoder's own, a `SegError` says which differ. Heads for classification may be left over."
+    """Put encoder weights of a file into a model.
+
+    Names and shapes must be the encoder's own, a `SegError` says which differ. Heads for classification may be left over.
+    """
     state = _read_state(path)
     encoder = model.encoder if hasattr(model, 'encoder') else model[0]
     own = encoder.state_dict()
     needed = [name for name in own if not name.endswith('num_batches_tracked')]
     wrong = [name for name in needed if name not in state or state[name].shape != own[name].shape]
     if wrong:
-        raise SegError(f"{path} is not of this encoder: {len(wrong)} of its {len(own)} tensors are missing or differ in shape, the first is {wrong[0]}")
+        raise SegError(f"{path} is not of this encoder: {len(wrong)} of its {len(own)} tensors are missing "
+                       f"or differ in shape, the first is {wrong[0]}")
     known = {name: tensor for name, tensor in state.items() if name in own}
     nn.Module.load_state_dict(encoder, known, strict=False)
 
@@ -143,9 +148,9 @@ def build_model(
     arch,      # See the table above
     n_classes, # Number of labels
     size,      # (height, width) or one number
-    pretrained=False, # Start the encoder from ImageNet's weights? Or a name of published weights, or a file of encoder weights (.safetensors, .pth)
+    pretrained=False, # Start the encoder from ImageNet's weights? Or their name, or a file (.safetensors, .pth)
 ):
-    "A network from normalized float32 images (n, 3, h, w) to logits (n, n_classes, h, w). `SegError` where it cannot be built."
+    "A network from normalized float32 images (n, 3, h, w) to logits (n, n_classes, h, w); `SegError` if impossible."
     family, encoder = split_arch(arch)
     hw = check_size(size)
     from_file = _is_weights_file(pretrained)
@@ -156,7 +161,8 @@ def build_model(
         if weights is None:
             raise
         name = "of ImageNet" if weights is True else weights
-        raise SegError(f"the pretrained weights {name} of {encoder} could not be fetched ({e}); connect to the network once, give a file, or train with pretrained=False") from None
+        raise SegError(f"the pretrained weights {name} of {encoder} could not be fetched ({e}); "
+                       "connect to the network once, give a file, or train with pretrained=False") from None
     except (ValueError, RuntimeError) as e:
         raise SegError(f"{arch} cannot be built: {str(e).splitlines()[0]}") from None
     if from_file:
@@ -176,7 +182,7 @@ def encoder_split(
 def plain_model(
     model, # From `build_model`
 ):
-    "The model ready for use outside fastai, in evaluation mode: its last layer, which has no parameters and only changes a tensor's class, made an identity."
+    "The model ready for use outside fastai, in evaluation mode: a last layer that only changes a tensor's class is gone."
     layers = getattr(model, 'layers', [None])
     if isinstance(layers[-1], ToTensorBase):
         layers[-1] = nn.Identity()

@@ -1,4 +1,4 @@
-"Decoded pixels on disk: complete or absent, never out of date, and a training without room for them goes on without them."
+"Decoded pixels on disk: complete or absent, never out of date; where there is no room, a training goes on without."
 import errno
 import os
 import shutil
@@ -10,7 +10,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from nbs_lib.core import SegError  # noqa: E402  before fastai, whose import warns
+import nbs_lib.core  # noqa: E402,F401  before fastai, whose import warns
+
+# isort: split
 import torch  # noqa: E402
 from fastai.data.block import DataBlock, TransformBlock  # noqa: E402
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor  # noqa: E402
@@ -72,7 +74,8 @@ print(decoded("k", 100, (64, 64), decode, folder)[99, 0, 0, 0])
     folder = tmp_path / "small"
     folder.mkdir()
     script = f"mount -t tmpfs -o size=4m none '{folder}' && exec '{sys.executable}' -c \"$CODE\" '{folder}'"
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], env=os.environ | {"CODE": code}, capture_output=True, text=True)
+    environment = os.environ | {"CODE": code}
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["99"]), done.stderr
 
 
@@ -159,7 +162,9 @@ def test_default_augmentation_is_what_it_was(tmp_path):
     grid = affine_grid(matrices, (5, 3, 32, 64), align_corners=False)
     x = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     y = grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
-    saturation, contrast, brightness = ((1 + (torch.rand(5) * 2 - 1) * limit).view(5, 1, 1, 1) for limit in (0.4, 0.2, 0.2))
+    saturation = (1 + (torch.rand(5) * 2 - 1) * 0.4).view(5, 1, 1, 1)
+    contrast = (1 + (torch.rand(5) * 2 - 1) * 0.2).view(5, 1, 1, 1)
+    brightness = (1 + (torch.rand(5) * 2 - 1) * 0.2).view(5, 1, 1, 1)
     white = (1 + (torch.rand(15) * 2 - 1) * 0.05).view(5, 3, 1, 1)
     gray, mean = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
     x = gray + (x - gray) * saturation

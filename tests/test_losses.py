@@ -42,8 +42,10 @@ def test_losses_and_gradients_equal_the_library_at_the_size_of_a_batch(name):
     "With unlabeled pixels, rare and absent classes, on logits in either memory order."
     from segmentation_models_pytorch import losses as smp
     reference = {
-        "cross_entropy": torch.nn.CrossEntropyLoss(ignore_index=IGNORE), "jaccard": smp.JaccardLoss("multiclass", ignore_index=IGNORE),
-        "dice": smp.DiceLoss("multiclass", ignore_index=IGNORE), "lovasz": smp.LovaszLoss("multiclass", ignore_index=IGNORE),
+        "cross_entropy": torch.nn.CrossEntropyLoss(ignore_index=IGNORE),
+        "jaccard": smp.JaccardLoss("multiclass", ignore_index=IGNORE),
+        "dice": smp.DiceLoss("multiclass", ignore_index=IGNORE),
+        "lovasz": smp.LovaszLoss("multiclass", ignore_index=IGNORE),
         "tversky": smp.TverskyLoss("multiclass", ignore_index=IGNORE, alpha=0.3, beta=0.7)}
     if name not in reference:
         pytest.skip("the library has no such loss; the notebook compares with the formula")
