@@ -68,7 +68,7 @@ def test_settings_from_a_file(small, tmp_path):
     done = run_command('seg_train', '--config', config)
     assert done.returncode == 0, done.stderr
     recipe = result(tmp_path/'out')['recipe']
-    assert (recipe['loss'], recipe['weighed'], recipe['bs']) == ('cross_entropy+power_jaccard', True, 8)
+    assert (recipe['loss'], recipe['weigh'], recipe['bs']) == ('cross_entropy+power_jaccard', True, 8)
     config.write_text('sise: 32')
     done = run_command('seg_train', '--config', config)
     assert done.returncode == 1 and "sets 'sise', which seg_train does not know" in done.stderr and 'Traceback' not in done.stderr
@@ -285,7 +285,7 @@ Say.after_epoch = lambda self: None
 train.seg_train.main({[str(a) for a in arguments(tmp_path/'data', tmp_path/'out', '--epochs', 1)][:-4]!r} + ['--bs', '0', '--precision', 'fp32', '--epochs', '1'])
 ''')
     command = [Path(sys.executable).with_name('accelerate'), 'launch', '--config_file', ROOT/'config'/'multi_cpu.yaml', script]
-    done = subprocess.run(list(map(str, command)), env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(list(map(str, command)), env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     batches = {line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if line.startswith('BATCH') and len(line.split()) == 3}
     assert batches == {'4'}, done.stdout
@@ -335,3 +335,55 @@ def test_a_model_of_other_data_is_set_aside_and_said(tmp_path, capsys):
     assert 'other data' in capsys.readouterr().out
     assert (tmp_path/'out'/f'{NAME}.previous.safetensors').read_bytes() == first
     assert weights_of(tmp_path/'out'/f'{NAME}.previous')
+
+
+def test_minutes_become_epochs_that_a_resume_keeps(tmp_path, monkeypatch, capsys):
+    "The speed is measured once; whatever it is at a resume, the schedule stays that of the beginning"
+    from nbs_lib import train
+    drawn(tmp_path/'data')
+    monkeypatch.setattr(train, 'epochs_in', lambda *args: 2)
+    more = ('--ladder', '32:0.5m', '--resume')
+    with monkeypatch.context() as patch:
+        patch.setattr(train, 'save_model', full_disk)
+        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out', *more)
+    monkeypatch.setattr(train, 'epochs_in', lambda *args: 5)
+    train_here(tmp_path/'data', tmp_path/'out', *more)
+    assert [row['epoch'] for row in result(tmp_path/'out')['history']] == [0, 1]
+    capsys.readouterr()
+    train_here(tmp_path/'data', tmp_path/'out', *more)
+    assert 'is done' in capsys.readouterr().out
+
+
+def test_validation_only_now_and_then(tmp_path, monkeypatch):
+    "Rows for validated epochs only; cut and resumed, best epoch and patience as without a cut"
+    drawn(tmp_path/'data')
+    more = ('--epochs', 5, '--valid_every', 2, '--ema', '--patience', 9)
+    train_here(tmp_path/'data', tmp_path/'whole', *more)
+    with monkeypatch.context() as patch:
+        from nbs_lib.callbacks import Checkpoint
+        save = Checkpoint.save_state
+        def stop_after_third(self):
+            save(self)
+            if self.epoch == 2: raise KeyboardInterrupt
+        patch.setattr(Checkpoint, 'save_state', stop_after_third)
+        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'cut', *more)
+    train_here(tmp_path/'data', tmp_path/'cut', *more, '--resume')
+    whole, cut = result(tmp_path/'whole')['history'], result(tmp_path/'cut')['history']
+    assert [row['epoch'] for row in whole] == [1, 3, 4]
+    assert [row['epoch'] for row in cut] == [1, 3, 4]
+    np.testing.assert_allclose([[*r.values()] for r in cut], [[*r.values()] for r in whole], atol=1e-5)
+    assert len((tmp_path/'cut'/f'{NAME}.csv').read_text().splitlines()) == 4
+
+
+def test_settings_reach_the_optimizer_the_schedule_and_the_loaders(tmp_path):
+    from nbs_lib.train import TrainSettings, prepare_training, schedule_of
+    data = drawn(tmp_path/'data')
+    settings = TrainSettings(size='32', arch=ARCH, out=str(tmp_path), bs=4, precision='fp32', weight_decay=.02, beta1=.9, beta2=.98, eps=1e-8,
+                             pct_start=.15, div=10., div_final=1e3, max_rotate=1., max_zoom=1.5)
+    learn = prepare_training(data, settings)
+    learn.create_opt()
+    hypers = learn.opt.hypers[0]
+    assert (hypers['wd'], hypers['mom'], hypers['sqr_mom'], hypers['eps']) == (.02, .9, .98, 1e-8)
+    assert schedule_of(settings) == dict(pct_start=.15, div=10., div_final=1e3, moms=(.9, .9, .9))
+    augment = next(t for t in learn.dls.train.after_batch.fs if type(t).__name__ == 'Augment')
+    assert (augment.max_rotate, augment.max_zoom, augment.size) == (1., 1.5, (32, 32))
