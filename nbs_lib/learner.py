@@ -215,7 +215,7 @@ def flip_tta(
     model,  # From `build_model`
     images, # Normalized images, float32 (n, 3, h, w)
 ):
-    "Class probabilities, float32 (n, c, h, w): the mean of those of each image and, mirrored back, of its mirror image."
+    "Class probabilities, float32 (n, c, h, w): the mean over each image and, mirrored back, its mirror image."
     direct = model(images).float().softmax(1)
     mirrored = model(images.flip(-1)).float().softmax(1)
     return (direct + mirrored.flip(-1))/2

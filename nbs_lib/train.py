@@ -33,7 +33,7 @@ from .callbacks import EMA, DistributedTraining, EarlyStopping, Track, ValidateE
 from .callbacks import history, load_checkpoint, rank_and_world, write_csv
 from .check import assert_trainable
 from .checkpoint import data_recipe, load_pretrained, load_weights, model_files, recipe_differences, save_model
-from .dataloaders import check_size, seg_dataloaders
+from .dataloaders import Augment, check_size, seg_dataloaders
 from .datasets import split_pairs
 from .layouts import find_pairs
 from .learner import adamw, discriminative_rates, epochs_in, fit, largest_batch, peak_memory
@@ -112,9 +112,16 @@ class TrainSettings:
     pretrained: bool = False          # Start the encoder from ImageNet's weights?
     encoder_weights: str = ""         # Start the encoder from this file (.safetensors, .pth) or weights of this name
     precision: str = "auto"           # bf16, fp32, or auto: whichever is faster here
-    loss: str = "cross_entropy"       # Loss, see nbs_lib.losses: cross_entropy, dice, ..., or a sum like cross_entropy+0.5*dice
+    loss: str = "cross_entropy"       # cross_entropy, dice, ... (see nbs_lib.losses), or a sum like cross_entropy+0.5*dice
     weigh: bool = False               # Weight rare classes in the loss?
     no_aug: bool = False              # Leave training images as they are?
+    max_rotate: float = 5.0           # Augmentation: largest rotation to either side, in degrees
+    min_zoom: float = 1.0             # Augmentation: smallest magnification
+    max_zoom: float = 1.15            # Augmentation: largest magnification
+    max_shift: float = 0.0            # Augmentation: where a zoom may look, 0 at the center only, 1 anywhere
+    max_lighting: float = 0.2         # Augmentation: largest change of brightness and contrast, as a share
+    cache_size: str = ""              # Keep training images larger than size, so that zooms show real pixels
+    rare_sampling: float = 0.0        # Show images with rare labels more often: 0 all images alike, 1 all labels alike
     ema: bool = False                 # Average the weights?
     ema_decay: float = 0.998          # How slowly the average follows
     patience: int | None = None       # Stop after so many epochs without a better Dice
@@ -132,6 +139,14 @@ class TrainSettings:
     def encoder(self):
         "What the encoder starts from: a file or name of weights, True for ImageNet's, False for nothing."
         return self.encoder_weights or self.pretrained
+
+    @property
+    def augmentation(self):
+        "What to do to training images: an `Augment`, or False."
+        if self.no_aug:
+            return False
+        return Augment(max_rotate=self.max_rotate, min_zoom=self.min_zoom, max_zoom=self.max_zoom,
+                       max_shift=self.max_shift, max_lighting=self.max_lighting)
 
 # %% ../nbs/14_train.ipynb #f018684a
 def check_settings(
@@ -357,15 +372,18 @@ def training_loaders(
     data,        # A `SegData`
     settings,    # A `TrainSettings`
     stats=None,  # (mean, std) of the images; None: measured
+    counts=None, # Pixel counts from `assert_trainable`, to show rare labels more often
     accelerator=None, # Where several processes train: the first decodes, the others wait for it
 ):
     "The `DataLoaders` of a training."
     size = parse_size(settings.size)
-    bs = (settings.bs or batch_size(size))//rank_and_world()[1]
+    bs = max(1, (settings.bs or batch_size(size))//rank_and_world()[1])
+    cache_size = parse_size(settings.cache_size) if settings.cache_size else None
     wait = accelerator.main_process_first() if accelerator else nullcontext()
     with wait:
-        dls = seg_dataloaders(data, size, max(1, bs), settings.valid, settings.seed, stats=stats,
-                              augment=not settings.no_aug)
+        dls = seg_dataloaders(data, size, bs, settings.valid, settings.seed, stats=stats,
+                              augment=settings.augmentation, cache_size=cache_size,
+                              rare_sampling=settings.rare_sampling, counts=counts)
     dls.train.rng.seed(settings.seed)
     return dls
 
@@ -447,7 +465,7 @@ def prepare_training(
     accelerator = new_accelerator()
     stats = load_weights(settings.weights)[1]["stats"] if settings.weights else None
     set_seed(settings.seed)
-    dls = training_loaders(data, settings, stats, accelerator)
+    dls = training_loaders(data, settings, stats, counts, accelerator)
     reset_peak_memory(torch.device(dls.device).type)
     learn = training_learner(dls, settings, counts)
     if accelerator:
@@ -547,7 +565,7 @@ def progressive_resizing(
     bar=True,    # Show a progress bar?
     counts=None, # Pixel counts from `assert_trainable`, where they are known
 ):
-    "Train at each size from the weights of the one before; returns the last learner, None if all was done, and all rows."
+    "Train at each size from the weights before; returns the last learner (None if all was done) and the ladder's rows."
     learn, weights, identity = None, None, data_identity(data, settings)
     for i, step in enumerate(steps):
         step_settings = _step_settings(settings, i, step, weights)

@@ -126,7 +126,7 @@ def native_dataloaders(
     stats = stats or channel_stats([data.pairs[i].image for i in parts[0]])
     sets = Datasets(data.pairs, [[OpenImage()], [OpenMask(data.labels, data.decoder)]], splits=parts)
     if num_workers is None: num_workers = min(8, os.cpu_count()) if torch.cuda.is_available() else 0
-    after = [IntToFloatTensor(), *([Augment(turn=0, zoom=0)] if augment else []), Normalize.from_stats(*stats)]
+    after = [IntToFloatTensor(), *([Augment(max_rotate=0, max_zoom=1)] if augment else []), Normalize.from_stats(*stats)]
     loaders = [NativeDL(sets.subset(k), longest, bs=min(bs, len(part)), shuffle=k == 0, num_workers=num_workers, after_item=[Shrink(longest), ToTensor()], before_batch=[PadTogether(mean_color(stats))], after_batch=after) for k, part in enumerate(parts)]
     dls = DataLoaders(*loaders, device=default_device())
     dls.labels, dls.stats, dls.split = data.labels, stats, dict(valid=valid, seed=seed)
