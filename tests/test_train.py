@@ -68,7 +68,7 @@ def test_settings_from_a_file(small, tmp_path):
     done = run_command('seg_train', '--config', config)
     assert done.returncode == 0, done.stderr
     recipe = result(tmp_path/'out')['recipe']
-    assert (recipe['loss'], recipe['weigh'], recipe['bs']) == ('cross_entropy+power_jaccard', True, 8)
+    assert (recipe['loss'], recipe['weight_classes'], recipe['bs']) == ('cross_entropy+power_jaccard', .5, 8)
     config.write_text('sise: 32')
     done = run_command('seg_train', '--config', config)
     assert done.returncode == 1 and "sets 'sise', which seg_train does not know" in done.stderr and 'Traceback' not in done.stderr
