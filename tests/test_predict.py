@@ -104,7 +104,7 @@ def test_photos_from_two_folders(model, photo, tmp_path):
     (folders[0]/'text.jpg').write_text('not a picture')
     done = run_command('seg_predict', model, *folders, '--out', tmp_path/'the answers')
     says(done, 1, '2 of 5 photos could not be labelled')
-    assert len(done.stderr.strip().splitlines()) == 3 and all(n in done.stderr for n in ('broken.png is damaged', 'text.jpg is not a picture'))
+    assert len(done.stderr.strip().splitlines()) == 3 and all(n in done.stderr for n in ('broken.png is damaged', 'text.jpg is not an image'))
     for kind, mode in (('mask', 'P'), ('overlay', 'RGB'), ('confidence', 'L')):
         files = sorted((tmp_path/'the answers'/kind).iterdir())
         assert [f.name for f in files] == ['room-2.png', 'room-3.png', 'room.png']
