@@ -112,8 +112,9 @@ class TrainSettings:
     pretrained: bool = False          # Start the encoder from ImageNet's weights?
     encoder_weights: str = ""         # Start the encoder from this file (.safetensors, .pth) or weights of this name
     precision: str = "auto"           # bf16, fp32, or auto: whichever is faster here
-    loss: str = "cross_entropy"       # cross_entropy, dice, ... (see nbs_lib.losses), or a sum like cross_entropy+0.5*dice
-    weigh: bool = False               # Weight rare classes in the loss?
+    loss: str = "cross_entropy"       # cross_entropy, dice, ..., or a sum like cross_entropy+0.5*dice
+    weight_classes: float = 0.0       # Weight rare classes: 0 all alike, 0.5 advised, 1 every class alike
+    weigh: bool = False               # The same as --weight_classes 0.5?
     no_aug: bool = False              # Leave training images as they are?
     max_rotate: float = 5.0           # Augmentation: largest rotation to either side, in degrees
     min_zoom: float = 1.0             # Augmentation: smallest magnification
@@ -134,6 +135,11 @@ class TrainSettings:
     div_final: float = 1e5            # The last learning rate is the highest divided by this
     track: str = ""                   # tensorboard, wandb or both, beside the table that is always written
     compile: bool = False             # Let torch.compile fuse the network?
+
+    @property
+    def class_power(self):
+        "How much rare classes are weighted: the power of `class_weights`, 0 for not at all."
+        return self.weight_classes or (0.5 if self.weigh else 0.0)
 
     @property
     def encoder(self):
@@ -163,8 +169,8 @@ def check_settings(
         raise SegError(f"pct_start {settings.pct_start:g} is no share; give a number between 0 and 1, like 0.25")
     parse_size(settings.size)
 
-# %% ../nbs/14_train.ipynb #67ce90a3
-NOT_IN_RECIPE = ("size", "arch", "out", "resume", "bs", "track", "compile")  # `model` says size and architecture
+# %% ../nbs/14_train.ipynb #4e53641a
+NOT_IN_RECIPE = ("size", "arch", "out", "resume", "bs", "weigh", "track", "compile")  # `model` says size and arch
 
 # %% ../nbs/14_train.ipynb #eba2f883
 def data_identity(
@@ -194,6 +200,7 @@ def training_recipe(
     recipe["model"] = model_name(settings.arch, parse_size(settings.size))
     recipe["pairs"] = len(data)
     recipe["lr"] = highest_rate(settings)
+    recipe["weight_classes"] = settings.class_power
     recipe["weights"] = load_weights(settings.weights)[1]["sha256"] if settings.weights else None
     if settings.minutes:
         recipe["epochs"] = None  # measured
@@ -391,12 +398,12 @@ def training_loaders(
 def training_learner(
     dls,         # From `training_loaders`
     settings,    # A `TrainSettings`
-    counts=None, # Pixel counts from `assert_trainable`, to weight rare classes
+    counts=None, # Pixel counts from `assert_trainable`, to weight classes
 ):
     "The learner of a training, with a batch that fits and the weights it starts from."
     betas = (settings.beta1 or 0.9, settings.beta2)
     optimizer = partial(adamw, weight_decay=settings.weight_decay, betas=betas, eps=settings.eps)
-    weights = None if counts is None else class_weights(counts, dls.labels)
+    weights = class_weights(counts, dls.labels, settings.class_power) if settings.class_power else None
     learn = seg_learner(
         dls, settings.arch, settings.encoder, PRECISIONS[settings.precision],
         path=settings.out, loss=settings.loss, class_weights=weights, compile=settings.compile, opt_func=optimizer)
@@ -514,10 +521,8 @@ def train_model(
     check_settings(settings)
     check_upscale(data, parse_size(settings.size))
     recipe = training_recipe(data, settings, identity)
-    if settings.weigh and counts is None:
+    if counts is None and (settings.class_power or settings.rare_sampling):
         counts = assert_trainable(data)
-    if not settings.weigh:
-        counts = None
     lock = nullcontext() if rank_and_world()[0] else training_lock(settings.out, recipe["model"])
     with lock:
         return _train_and_save(data, settings, recipe, counts, bar)
