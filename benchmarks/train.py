@@ -1,67 +1,113 @@
 """Training speed at one size, each way against stock fastai in the same run: `python benchmarks/train.py [DATA] [SIZE]`.
 
-Stock is fastai as its tutorials write it: a DataBlock that decodes every file each epoch, `aug_transforms`, `unet_learner`, Adam, float32. The others are `seg_learner`. What is timed is
-batches as `fit` runs them, with everything in them; runs take turns, the median of the rounds counts.
+Stock is fastai as its tutorials write it: a DataBlock that decodes every file each epoch, `aug_transforms`,
+`unet_learner`, Adam, float32. The others are `seg_learner`. What is timed is batches as `fit` runs them, with everything
+in them; runs take turns, and the median of the rounds counts.
 """
-import statistics, sys, time
+import statistics
+import sys
+import time
+from collections.abc import Callable
 
 import torch
 from fastai.callback.core import Callback, CancelTrainException, CancelValidException
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
+from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import Resize, aug_transforms, resnet34, unet_learner
 
+from nbs_lib.callbacks import GradientClip, TerminateOnNaN
 from nbs_lib.dataloaders import OpenImage, OpenMask, seg_dataloaders
+from nbs_lib.datasets import SegData
 from nbs_lib.layouts import find_pairs
-from nbs_lib.callbacks import Guard
 from nbs_lib.learner import seg_learner
 
-DATA, SIZE, BATCHES, BS, ROUNDS = (sys.argv[1:2] or ['Assets/Data~'])[0], int((sys.argv[2:3] or [64])[0]), 5, 32, 3
-STATS = [.5]*3, [.25]*3
+DATA, SIZE = "Assets/Data~", 64
+BATCHES, BATCH_SIZE, ROUNDS = 5, 32, 3
+STATS = [0.5] * 3, [0.25] * 3
+STOCK = "stock fastai, float32"
 
 
-def stock(data):
-    block = DataBlock((TransformBlock(OpenImage(), batch_tfms=IntToFloatTensor()), TransformBlock(OpenMask(data.labels), batch_tfms=IntToFloatTensor())), splitter=IndexSplitter([0]),
-                      item_tfms=Resize((SIZE, SIZE), method='squish'), batch_tfms=[*aug_transforms(), Normalize.from_stats(*STATS)])
-    dls = block.dataloaders(data.pairs, bs=BS, num_workers=0)
-    return unet_learner(dls, resnet34, n_out=data.labels.n_classes, pretrained=False, loss_func=CrossEntropyLossFlat(axis=1, ignore_index=255))
+def stock_learner(data: SegData, size: int) -> Learner:
+    "fastai as its tutorials write it."
+    images = TransformBlock(OpenImage(), batch_tfms=IntToFloatTensor())
+    masks = TransformBlock(OpenMask(data.labels), batch_tfms=IntToFloatTensor())
+    block = DataBlock((images, masks), splitter=IndexSplitter([0]), item_tfms=Resize((size, size), method="squish"),
+                      batch_tfms=[*aug_transforms(), Normalize.from_stats(*STATS)])
+    dls = block.dataloaders(data.pairs, bs=BATCH_SIZE, num_workers=0)
+    loss = CrossEntropyLossFlat(axis=1, ignore_index=255)
+    return unet_learner(dls, resnet34, n_out=data.labels.n_classes, pretrained=False, loss_func=loss)
 
 
-def ours(data, **kw): return seg_learner(seg_dataloaders(data, SIZE, BS, stats=STATS), **kw)
+def our_learner(data: SegData, size: int, **settings) -> Learner:
+    return seg_learner(seg_dataloaders(data, size, BATCH_SIZE, stats=STATS), **settings)
 
 
 class Clock(Callback):
-    "Times a few batches of training as `fit` runs them, and the part of it that passes between batches"
+    "Times a few batches of training, and the part of it that passes between batches."
     order = 1000
-    def before_train(self): self.data, self.start, self.last = 0., time.perf_counter(), time.perf_counter()
-    def before_batch(self): self.data += time.perf_counter() - self.last
+
+    def before_train(self):
+        self.data_seconds = 0.0
+        self.start = self.last = time.perf_counter()
+
+    def before_batch(self):
+        self.data_seconds += time.perf_counter() - self.last
+
     def after_batch(self):
         self.last = time.perf_counter()
-        if self.iter + 1 >= BATCHES: raise CancelTrainException()
-    def after_cancel_train(self): self.took = time.perf_counter() - self.start
-    def before_validate(self): raise CancelValidException()
+        if self.iter + 1 >= BATCHES:
+            raise CancelTrainException()
+
+    def after_cancel_train(self):
+        self.seconds = time.perf_counter() - self.start
+
+    def before_validate(self):
+        raise CancelValidException()
 
 
-def one_round(learn) -> tuple[float, float]:
-    "Pictures a second with everything in them, and the share of the time that the data took"
+def one_round(learn: Learner) -> tuple[float, float]:
+    "Images a second with everything in them, and the share of the time that the data took."
     clock = Clock()
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[clock, *([Guard()] if hasattr(learn, 'precision') else [])])  # as `nbs_lib.fit.fit` does
-    return BATCHES*BS/clock.took, clock.data/clock.took
+    callbacks = [clock]
+    if hasattr(learn, "precision"):
+        callbacks += [GradientClip(), TerminateOnNaN()]  # as `nbs_lib.learner.fit` does
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, cbs=callbacks)
+    return BATCHES * BATCH_SIZE / clock.seconds, clock.data_seconds / clock.seconds
 
 
-def main():
-    data = find_pairs(DATA)
-    ways = {'stock fastai, float32': stock(data), 'ours, float32': ours(data, bf16=False), 'ours (default)': ours(data), 'light:resnet34': ours(data, arch='light:resnet34'),
-            'unet:resnet34': ours(data, arch='unet:resnet34'), 'segformer:mit_b0': ours(data, arch='segformer:mit_b0')}
-    print(f"{SIZE} px, {BS} pictures a batch, {torch.get_num_threads()} threads, torch {torch.__version__}, {'bfloat16' if ways['ours (default)'].precision == 'bfloat16' else 'float32'} by default")
-    results = {name: [] for name in ways}
-    for learn in ways.values(): one_round(learn)  # warm up
+def learners(data: SegData, size: int) -> dict[str, Learner]:
+    "What is compared."
+    ways: dict[str, Callable[[], Learner]] = {
+        STOCK: lambda: stock_learner(data, size),
+        "ours, float32": lambda: our_learner(data, size, bf16=False),
+        "ours (default)": lambda: our_learner(data, size),
+    }
+    found = {name: make() for name, make in ways.items()}
+    for arch in ("light:resnet34", "unet:resnet34", "segformer:mit_b0"):
+        found[arch] = our_learner(data, size, arch=arch)
+    return found
+
+
+def main(folder: str = DATA, size: str = str(SIZE)) -> None:
+    compared = learners(find_pairs(folder), int(size))
+    precision = compared["ours (default)"].precision
+    print(f"{size} px, {BATCH_SIZE} images a batch, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+          f"{precision} by default")
+    for learn in compared.values():
+        one_round(learn)  # warm up
+    results = {name: [] for name in compared}
     for _ in range(ROUNDS):
-        for name, learn in ways.items(): results[name].append(one_round(learn))
-    speed = {name: statistics.median(r[0] for r in rows) for name, rows in results.items()}
-    for name, rows in results.items():
-        print(f"{name:24} {speed[name]:7.1f} pictures/s  {speed[name]/speed['stock fastai, float32']:5.2f}×   data {statistics.median(r[1] for r in rows):6.1%} of the time")
+        for name, learn in compared.items():
+            results[name].append(one_round(learn))
+    stock_speed = statistics.median(speed for speed, _ in results[STOCK])
+    for name, rounds in results.items():
+        speed = statistics.median(speed for speed, _ in rounds)
+        data_share = statistics.median(share for _, share in rounds)
+        print(f"{name:24} {speed:7.1f} images/s  {speed / stock_speed:5.2f}×   data {data_share:6.1%} of the time")
 
 
-if __name__ == '__main__': main()
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -37,7 +37,7 @@ from PIL import Image
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 from .check import mask_check
-from .datasets import Pair, channel_stats, split_pairs
+from .datasets import Pair, channel_stats, split_pairs, split_record, split_rule
 from .masks import decode_mask, read_image
 from .show import legend, overlay, panel
 
@@ -506,7 +506,8 @@ def seg_dataloaders(
     if num_workers is None:
         num_workers = min(8, os.cpu_count()) if torch.cuda.is_available() and not cache else 0
     dls = block.dataloaders(data.pairs, bs=min(bs, len(train)), val_bs=bs, num_workers=num_workers, dl_type=SegDL)
-    dls.labels, dls.stats, dls.size, dls.split = data.labels, stats, hw, dict(valid=valid, seed=seed)
+    dls.labels, dls.stats, dls.size = data.labels, stats, hw
+    dls.split = split_record(data, held_out, split_rule(data, names), valid, seed)
     if rare_sampling:
         counts = mask_check(data)[0] if counts is None else counts
         dls.train.sample_weights = rare_weights(counts[train], data.labels.n_classes, rare_sampling)

@@ -68,7 +68,7 @@ def test_settings_from_a_file(small, tmp_path):
     done = run_command('seg_train', '--config', config)
     assert done.returncode == 0, done.stderr
     recipe = result(tmp_path/'out')['recipe']
-    assert (recipe['loss'], recipe['weighed'], recipe['bs']) == ('cross_entropy+power_jaccard', True, 8)
+    assert (recipe['loss'], recipe['weight_classes'], recipe['bs']) == ('cross_entropy+power_jaccard', .5, 8)
     config.write_text('sise: 32')
     done = run_command('seg_train', '--config', config)
     assert done.returncode == 1 and "sets 'sise', which seg_train does not know" in done.stderr and 'Traceback' not in done.stderr
@@ -96,3 +96,294 @@ def test_every_architecture_goes_all_the_way(small, tmp_path, arch):
     assert done.returncode == 0, done.stderr
     ours, torchs = json.loads((tmp_path/'r.json').read_text()), json.loads((tmp_path/f'{model_name(arch, 32)}.json').read_text())['scores']
     assert abs(ours['scores']['accuracy'] - torchs['accuracy']) < .02 if 'scores' in ours else abs(ours['accuracy'] - torchs['accuracy']) < .02
+
+
+# what was lost, mixed up or kept too long
+
+def drawn(folder, n=12, size=32):
+    "A small drawn data set."
+    from nbs_lib.tools.examples import example_rooms
+    return example_rooms(folder, n, size)
+
+
+def train_here(data, out, *more) -> None:
+    "`seg_train` in this process: one epoch of tiny pictures, unless `more` says otherwise."
+    from nbs_lib.train import seg_train
+    seg_train.main([str(a) for a in arguments(data, out, '--epochs', 1, *more)])
+
+
+def small_learner(data, **kw):
+    "A learner of the smallest network."
+    from nbs_lib.dataloaders import seg_dataloaders
+    from nbs_lib.learner import seg_learner
+    return seg_learner(seg_dataloaders(data, 32, 4, cache=False), ARCH, **kw)
+
+
+def weights_of(path) -> dict:
+    from nbs_lib.checkpoint import load_weights
+    return load_weights(path)[0]
+
+
+def full_disk(*args, **kw): raise OSError(28, 'No space left on device')
+
+
+def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monkeypatch):
+    "The disk is full when the model is to be saved: the next run saves the averaged weights of an uninterrupted training"
+    drawn(tmp_path/'data')
+    more = ('--epochs', 2, '--ema')
+    train_here(tmp_path/'data', tmp_path/'whole', *more)
+    with monkeypatch.context() as patch:
+        patch.setattr('nbs_lib.train.save_model', full_disk)
+        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'cut', *more)
+    assert (tmp_path/'cut'/f'{NAME}.checkpoint').exists()
+    train_here(tmp_path/'data', tmp_path/'cut', *more, '--resume')
+    whole, cut = (weights_of(tmp_path/d/NAME) for d in ('whole', 'cut'))
+    for name, weight in whole.items(): np.testing.assert_allclose(cut[name], weight, atol=1e-6, err_msg=name)
+    assert result(tmp_path/'cut')['history'] == result(tmp_path/'whole')['history']
+
+
+def test_averaged_weights_on_two_processes(tmp_path):
+    drawn(tmp_path/'data')
+    command = [Path(sys.executable).with_name('accelerate'), 'launch', '--config_file', ROOT/'config'/'multi_cpu.yaml', '-m', 'nbs_lib.train', *arguments(tmp_path/'data', tmp_path/'out', '--epochs', 2, '--ema')]
+    done = subprocess.run(list(map(str, command)), env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = result(tmp_path/'out')
+    assert two['scores']['dice'] == pytest.approx(two['history'][-1]['dice'], abs=1e-6), 'all processes judge the same average'
+
+
+def test_an_interrupt_leaves_no_autocast(tmp_path):
+    "Stopped inside the forward pass: the next training in this kernel is a float32 one, and the learner's model is its own"
+    import torch
+    from nbs_lib.learner import fit
+    learn = small_learner(drawn(tmp_path/'data'), bf16=True)
+    model, loss = learn.model, learn.loss_func
+    def interrupt(*args): raise KeyboardInterrupt
+    for part in (model, loss):
+        hook = part.register_forward_pre_hook(interrupt)
+        with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt): fit(learn, 1, 1e-3)
+        hook.remove()
+        try: assert not torch.is_autocast_enabled('cpu')
+        finally: torch.set_autocast_enabled('cpu', False)
+        assert learn.model is model and learn.loss_func is loss
+
+
+def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
+    from nbs_lib.labels import ROOM_LABELS
+    from nbs_lib.masks import mask_image
+    drawn(tmp_path/'data')
+    step = ('--ladder', '32:1', '--resume')
+    def is_done(*more):
+        train_here(tmp_path/'data', tmp_path/'out', *step, *more)
+        return 'is done' in capsys.readouterr().out
+    assert not is_done() and is_done()
+    for change in (('--ema',), ('--no_aug',), ('--loss', 'cross_entropy+dice'), ('--valid', .4), ('--seed', 1)):
+        assert not is_done(*change), f'{change} is another training'
+    assert is_done('--seed', 1)
+    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path/'data'/'labels'/'000003.png')
+    assert not is_done('--seed', 1), 'other data, the same number of pairs'
+
+
+def cut_training(data, out, monkeypatch):
+    "A training of two epochs that ends before it saves its model."
+    with monkeypatch.context() as patch:
+        patch.setattr('nbs_lib.train.save_model', full_disk)
+        with pytest.raises(SystemExit): train_here(data, out, '--epochs', 2)
+
+
+def test_resume_on_other_data_or_labels_is_refused_in_words(tmp_path, monkeypatch, capsys):
+    from nbs_lib.labels import ROOM_LABELS
+    from nbs_lib.masks import mask_image
+    drawn(tmp_path/'data')
+    cut_training(tmp_path/'data', tmp_path/'out', monkeypatch)
+    capsys.readouterr()
+    table = tmp_path/'data'/'labels.csv'
+    before = table.read_text()
+    table.write_text(before + 'extra_thing,1,2,3\n')
+    with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out', '--epochs', 2, '--resume')
+    error = capsys.readouterr().err
+    assert 'label table' in error and 'Traceback' not in error, error
+    table.write_text(before)
+    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path/'data'/'labels'/'000003.png')
+    with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out', '--epochs', 2, '--resume')
+    error = capsys.readouterr().err
+    assert 'data' in error and len(error.strip().splitlines()) == 1, error
+
+
+def test_the_model_remembers_what_was_held_out(tmp_path):
+    "Names and rule are saved, so that data which grew cannot pass for unseen"
+    import hashlib
+    from nbs_lib.checkpoint import save_model
+    from nbs_lib.dataloaders import seg_dataloaders
+    from nbs_lib.learner import seg_learner
+    data = drawn(tmp_path/'data')
+    train_here(tmp_path/'data', tmp_path/'out')
+    split = result(tmp_path/'out')['split']
+    dls = seg_dataloaders(data, 32, 4, cache=False)
+    assert split['names'] == [p.name for p in dls.valid_ds.items]
+    names = [p.name for p in dls.train_ds.items]
+    assert split['train_sha256'] == hashlib.sha256('\n'.join(sorted(names)).encode()).hexdigest()
+    assert (split['valid'], split['seed']) == (.2, 0)
+    chosen = ['000001', '000004']
+    learn = seg_learner(seg_dataloaders(data, 32, 4, names=chosen, cache=False), ARCH)
+    save_model(learn, tmp_path/'named')
+    named = json.loads((tmp_path/'named.json').read_text())['split']
+    assert named['names'] == chosen and named['rule'] != split['rule']
+
+
+def test_a_batch_is_advised_after_the_memory_was_let_go(tmp_path, monkeypatch):
+    "The failed step's tensors hang on its exception: they must be gone when the memory is measured"
+    import weakref
+    import torch
+    from fastai.callback.core import Callback
+    from nbs_lib.core import SegError
+    from nbs_lib.learner import fit
+    held = []
+    class Hungry(Callback):
+        def before_batch(self):
+            big = torch.zeros(1000)
+            held.append(weakref.ref(big))
+            raise torch.OutOfMemoryError('CUDA out of memory')
+    def measure(learn, *args, **kw):
+        assert held[0]() is None, 'the memory of the failed step is still held'
+        return 3
+    monkeypatch.setattr('nbs_lib.learner.largest_batch', measure)
+    learn = small_learner(drawn(tmp_path/'data'), bf16=False, cbs=[Hungry()])
+    with learn.no_bar(), learn.no_logging(), pytest.raises(SegError, match='2 should'): fit(learn, 1, 1e-3)
+
+
+def test_a_checkpoint_of_two_gpus_goes_on_with_one(tmp_path, monkeypatch):
+    import torch
+    from nbs_lib.checkpoint import random_states, set_random_states
+    learn = small_learner(drawn(tmp_path/'data'), bf16=False)
+    states = random_states(learn.dls) | dict(cuda=[torch.zeros(16, dtype=torch.uint8)]*2)
+    seen = []
+    def set_state(state, device='cuda'): seen.append([0][getattr(device, 'index', device)])
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 1)
+    for module in ('torch.cuda', 'torch.cuda.random'): monkeypatch.setattr(f'{module}.set_rng_state', set_state)
+    set_random_states(learn.dls, states)
+    assert seen == [0]
+
+
+def test_the_largest_batch_is_measured_by_one_process(tmp_path):
+    "`--bs 0` on two processes that see different memory: both train with the batch that the first one found"
+    drawn(tmp_path/'data', n=24)
+    script = tmp_path/'launch.py'
+    script.write_text(f'''
+import os, torch
+from nbs_lib import learner, train
+measured = {{'0': 4, '1': 7}}[os.environ['RANK']]
+train.largest_batch = learner.largest_batch = lambda *args, **kw: measured
+import nbs_lib.callbacks
+class Say(nbs_lib.callbacks.Checkpoint):
+    order = 90
+    def before_batch(self): print('BATCH', os.environ['RANK'], len(self.x) if self.learn.training else '', flush=True)
+real = train.seg_learner
+train.seg_learner = lambda *args, **kw: real(*args, **kw).add_cb(Say('x'))
+from fastai.callback.core import Callback
+Say.after_epoch = lambda self: None
+train.seg_train.main({[str(a) for a in arguments(tmp_path/'data', tmp_path/'out', '--epochs', 1)][:-4]!r} + ['--bs', '0', '--precision', 'fp32', '--epochs', '1'])
+''')
+    command = [Path(sys.executable).with_name('accelerate'), 'launch', '--config_file', ROOT/'config'/'multi_cpu.yaml', script]
+    done = subprocess.run(list(map(str, command)), env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    batches = {line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if line.startswith('BATCH') and len(line.split()) == 3}
+    assert batches == {'4'}, done.stdout
+
+
+def test_peak_memory_starts_anew_with_each_step(tmp_path, monkeypatch):
+    import torch
+    from nbs_lib.learner import peak_memory
+    calls = []
+    monkeypatch.setattr('nbs_lib.train.reset_peak_memory', calls.append)
+    drawn(tmp_path/'data', size=64)
+    train_here(tmp_path/'data', tmp_path/'out', '--ladder', '32:1 64:1')
+    assert len(calls) == 2
+    from nbs_lib.learner import reset_peak_memory
+    big = torch.ones(100_000_000)
+    high = peak_memory('cpu')
+    del big
+    reset_peak_memory('cpu')
+    assert peak_memory('cpu') < high - .2
+
+
+def test_two_trainings_of_one_name_do_not_share_a_folder(tmp_path, capsys):
+    from nbs_lib.train import training_lock
+    drawn(tmp_path/'data')
+    (tmp_path/'out').mkdir()
+    hold = f'import time; from pathlib import Path; from nbs_lib.train import training_lock\nwith training_lock(Path({str(tmp_path/"out")!r}), {NAME!r}): print("held", flush=True); time.sleep(600)'
+    other = subprocess.Popen([sys.executable, '-c', hold], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == 'held\n'
+        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out')
+        assert f'process {other.pid}' in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()
+    train_here(tmp_path/'data', tmp_path/'out')  # the lock of a killed training holds nobody up
+    assert not list((tmp_path/'out').glob('.*.lock'))
+
+
+def test_a_model_of_other_data_is_set_aside_and_said(tmp_path, capsys):
+    drawn(tmp_path/'a')
+    drawn(tmp_path/'b', n=13)
+    train_here(tmp_path/'a', tmp_path/'out')
+    first = (tmp_path/'out'/f'{NAME}.safetensors').read_bytes()
+    train_here(tmp_path/'a', tmp_path/'out')
+    assert 'other data' not in capsys.readouterr().out
+    train_here(tmp_path/'b', tmp_path/'out')
+    assert 'other data' in capsys.readouterr().out
+    assert (tmp_path/'out'/f'{NAME}.previous.safetensors').read_bytes() == first
+    assert weights_of(tmp_path/'out'/f'{NAME}.previous')
+
+
+def test_minutes_become_epochs_that_a_resume_keeps(tmp_path, monkeypatch, capsys):
+    "The speed is measured once; whatever it is at a resume, the schedule stays that of the beginning"
+    from nbs_lib import train
+    drawn(tmp_path/'data')
+    monkeypatch.setattr(train, 'epochs_in', lambda *args: 2)
+    more = ('--ladder', '32:0.5m', '--resume')
+    with monkeypatch.context() as patch:
+        patch.setattr(train, 'save_model', full_disk)
+        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out', *more)
+    monkeypatch.setattr(train, 'epochs_in', lambda *args: 5)
+    train_here(tmp_path/'data', tmp_path/'out', *more)
+    assert [row['epoch'] for row in result(tmp_path/'out')['history']] == [0, 1]
+    capsys.readouterr()
+    train_here(tmp_path/'data', tmp_path/'out', *more)
+    assert 'is done' in capsys.readouterr().out
+
+
+def test_validation_only_now_and_then(tmp_path, monkeypatch):
+    "Rows for validated epochs only; cut and resumed, best epoch and patience as without a cut"
+    drawn(tmp_path/'data')
+    more = ('--epochs', 5, '--valid_every', 2, '--ema', '--patience', 9)
+    train_here(tmp_path/'data', tmp_path/'whole', *more)
+    with monkeypatch.context() as patch:
+        from nbs_lib.callbacks import Checkpoint
+        save = Checkpoint.save_state
+        def stop_after_third(self):
+            save(self)
+            if self.epoch == 2: raise KeyboardInterrupt
+        patch.setattr(Checkpoint, 'save_state', stop_after_third)
+        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'cut', *more)
+    train_here(tmp_path/'data', tmp_path/'cut', *more, '--resume')
+    whole, cut = result(tmp_path/'whole')['history'], result(tmp_path/'cut')['history']
+    assert [row['epoch'] for row in whole] == [1, 3, 4]
+    assert [row['epoch'] for row in cut] == [1, 3, 4]
+    np.testing.assert_allclose([[*r.values()] for r in cut], [[*r.values()] for r in whole], atol=1e-5)
+    assert len((tmp_path/'cut'/f'{NAME}.csv').read_text().splitlines()) == 4
+
+
+def test_settings_reach_the_optimizer_the_schedule_and_the_loaders(tmp_path):
+    from nbs_lib.train import TrainSettings, prepare_training, schedule_of
+    data = drawn(tmp_path/'data')
+    settings = TrainSettings(size='32', arch=ARCH, out=str(tmp_path), bs=4, precision='fp32', weight_decay=.02, beta1=.9, beta2=.98, eps=1e-8,
+                             pct_start=.15, div=10., div_final=1e3, max_rotate=1., max_zoom=1.5)
+    learn = prepare_training(data, settings)
+    learn.create_opt()
+    hypers = learn.opt.hypers[0]
+    assert (hypers['wd'], hypers['mom'], hypers['sqr_mom'], hypers['eps']) == (.02, .9, .98, 1e-8)
+    assert schedule_of(settings) == dict(pct_start=.15, div=10., div_final=1e3, moms=(.9, .9, .9))
+    augment = next(t for t in learn.dls.train.after_batch.fs if type(t).__name__ == 'Augment')
+    assert (augment.max_rotate, augment.max_zoom, augment.size) == (1., 1.5, (32, 32))
