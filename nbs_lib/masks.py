@@ -152,7 +152,7 @@ def _gray_values(pixels):
         raise SegError("its pixels are colors, not values; use decoder 'color', 'red', 'green' or 'blue'")
     return pixels[..., 0].astype(np.int32)
 
-# %% ../nbs/02_masks.ipynb #f41eafde
+# %% ../nbs/02_masks.ipynb #3cf3956f
 def mask_values(
     im,             # Pillow image as stored
     labels,         # The `LabelSet`
@@ -167,7 +167,7 @@ def mask_values(
         return meant[pixels]
     is_color = pixels.ndim == 3 and pixels.shape[2] > 2  # two channels are gray with transparency
     if decoder == "color" or (decoder == "auto" and is_color):
-        return _values_by_color(np.asarray(im.convert("RGB")), labels)
+        return _values_by_color(pixels if is_color else np.asarray(im.convert("RGB")), labels)
     if decoder in CHANNELS and is_color:
         return pixels[..., CHANNELS.index(decoder)].astype(np.int32)
     return _gray_values(pixels)

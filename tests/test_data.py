@@ -1,4 +1,4 @@
-"Data sets: folders of every layout, splits that are remembered, files that are whole, commands described by a dataclass."
+"Data sets: folders of every layout, remembered splits, files that are whole, commands described by a dataclass."
 import json
 import os
 import stat
