@@ -223,7 +223,7 @@ def content_key(
         digests = b''.join(pool.map(_file_digest, files))
     return hashlib.blake2b(digests + repr(more).encode(), digest_size=16).hexdigest()
 
-# %% ../nbs/07_dataloaders.ipynb #80488506
+# %% ../nbs/07_dataloaders.ipynb #b1a5ff23
 def transform_settings(
     transform, # A fastai transform of items
 ):
@@ -235,7 +235,8 @@ def transform_settings(
         if name not in ignored and not name.startswith('_'):
             value = getattr(transform, name)
             settings[name] = getattr(value, '__qualname__', value)  # a function by its name, not its address
-    return f'{transform.name} {settings}'
+    name = getattr(transform, '_name', None) or type(transform).__name__  # a transform made of a function has a name
+    return f'{name} {settings}'
 
 # %% ../nbs/07_dataloaders.ipynb #93b58fab
 def _pixel_settings(dl):
