@@ -1,4 +1,4 @@
-"""Losses of overlap against segmentation_models_pytorch's: `python benchmarks/losses.py [images] [classes] [size] [rounds]`.
+"""Losses of overlap against segmentation_models_pytorch: `python benchmarks/losses.py [n] [classes] [size] [rounds]`.
 
 A step is the loss and its gradient. Both are timed in turns in the same run, in seconds of one busy thread,
 so that the ratio does not depend on what else the machine does.

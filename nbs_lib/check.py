@@ -37,12 +37,13 @@ def mask_check(
 ):
     """Read every pair.
 
-    Returns pixel counts, int64 (pairs, 256), and {index: what is wrong with that pair}. The counts of wrong pairs are 0.
+    Returns pixel counts, int64 (pairs, 256), and {index: what is wrong with that pair}; wrong pairs have counts of 0.
     """
     counts = np.zeros((len(data), 256), np.int64)
     wrong = {}
 
     def count(i):
+        "Fill row i, or note what is wrong with pair i."
         try:
             counts[i] = value_counts(data.read(i)[1])
         except SegError as e:

@@ -56,11 +56,12 @@ class SegmentationLoss(nn.Module):
         weights = counted.float() if self.weights is None else counted*self.weights
         return (losses*weights).sum()/weights.sum().clamp(min=1e-6)
 
-# %% ../nbs/09_losses.ipynb #d2b29298
+# %% ../nbs/09_losses.ipynb #cdc6ab47
 class CrossEntropyLoss(SegmentationLoss):
     "Cross-entropy, the weighted mean over the labeled pixels; 0 without any."
 
     def forward(self, logits, target):
+        "The loss, one float32 number."
         labeled = target != IGNORE
         total = cross_entropy(logits.float(), target, self.weights, ignore_index=IGNORE, reduction='sum')
         if self.weights is None:
@@ -92,7 +93,7 @@ def overlap_sums(
     powers = probability if power == 1 else probability.pow(power)
     return OverlapSums(both, powers.sum((0, 2, 3)), pixels)
 
-# %% ../nbs/09_losses.ipynb #041e1b7d
+# %% ../nbs/09_losses.ipynb #b1b18dfe
 class OverlapLoss(SegmentationLoss):
     "1 - overlap of prediction and target, averaged over classes; see the formula above."
 
@@ -109,6 +110,7 @@ class OverlapLoss(SegmentationLoss):
         self.alpha, self.beta, self.power, self.present_only, self.eps = alpha, beta, power, present_only, eps
 
     def forward(self, logits, target):
+        "The loss, one float32 number."
         both, predicted, labeled = overlap_sums(logits, target, self.power)
         wrong = self.alpha*(predicted - both) + self.beta*(labeled - both)
         losses = 1 - (both + self.eps)/(both + wrong + self.eps)
@@ -144,11 +146,12 @@ def jaccard_steps(
     loss = 1 - intersection/union
     return torch.diff(loss, prepend=loss.new_zeros(1))
 
-# %% ../nbs/09_losses.ipynb #22b5ed27
+# %% ../nbs/09_losses.ipynb #a81a5896
 class LovaszLoss(SegmentationLoss):
     "Lovász-Softmax loss over all labeled pixels of the batch, averaged over the classes in it; 0 without any."
 
     def forward(self, logits, target):
+        "The loss, one float32 number."
         labeled = target != IGNORE
         probability = logits.softmax(1, dtype=torch.float32).movedim(1, -1)[labeled]
         classes = target[labeled]
@@ -184,6 +187,7 @@ class SegLoss(nn.Module):
         self.factors, self.parts = factors, nn.ModuleList(parts)
 
     def forward(self, logits, target):
+        "The loss, one float32 number."
         if len(self.parts) > 1:
             logits = logits.contiguous()  # brought into the order that all parts read fastest, once
         return sum(factor*part(logits, target) for factor, part in zip(self.factors, self.parts, strict=True))

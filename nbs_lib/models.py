@@ -123,14 +123,14 @@ def _read_state(path):
         return load_file(path)
     return torch.load(path, weights_only=True, map_location='cpu')
 
-# %% ../nbs/10_models.ipynb #82e10fc3
+# %% ../nbs/10_models.ipynb #9af4ec1f
 def load_encoder(
     model, # From `build_model`
     path,  # State dictionary of the encoder: .safetensors, or torch's own format without code
 ):
     """Put encoder weights of a file into a model.
 
-    Names and shapes must be the encoder's own, a `SegError` says which differ. Heads for classification may be left over.
+    Names and shapes must be the encoder's own, a `SegError` says which differ. A head for classification is left out.
     """
     state = _read_state(path)
     encoder = model.encoder if hasattr(model, 'encoder') else model[0]
@@ -182,7 +182,7 @@ def encoder_split(
 def plain_model(
     model, # From `build_model`
 ):
-    "The model ready for use outside fastai, in evaluation mode: a last layer that only changes a tensor's class is gone."
+    "The model for use outside fastai, in evaluation mode: a last layer that only changes a tensor's class is gone."
     layers = getattr(model, 'layers', [None])
     if isinstance(layers[-1], ToTensorBase):
         layers[-1] = nn.Identity()
