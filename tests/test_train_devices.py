@@ -2,6 +2,7 @@
 
 A tensor left on the wrong device fails here as it would on a GPU.
 """
+
 import copy
 import random
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ GPU = torch.device("cuda:0")
 
 
 class FakeNumbers(FakeTensorMode):
-    "Fake tensors with a made-up answer where the answer depends on numbers: one of the right shape, on the same device."
+    "Fake tensors with a made-up answer where it depends on numbers: of the right shape, on the same device."
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         aten = torch.ops.aten
@@ -43,11 +44,13 @@ class FakeNumbers(FakeTensorMode):
 
 class Loader(list):
     "A list of batches with what a training asks of a loader."
+
     bs, rng, batch = 2, random.Random(0), ()
 
 
 class Loaders:
     "What a learner asks of `DataLoaders`; its batches lie on the GPU."
+
     labels, size, stats, split = ROOM_LABELS, (32, 32), ([0.5] * 3, [0.25] * 3), {"valid": 0.2, "seed": 0}
     device, n_inp, path = GPU, 1, "."
 
@@ -108,14 +111,16 @@ def stay_or_move(module, *args, move=torch.nn.Module.to, **kw):
 
 def new_learner():
     with GPU:
-        learn = learner.seg_learner(Loaders(), "unet:resnet18", bf16=True, loss="cross_entropy+power_jaccard",
-                                    class_weights=np.ones(24))
+        learn = learner.seg_learner(
+            Loaders(), "unet:resnet18", bf16=True, loss="cross_entropy+power_jaccard", class_weights=np.ones(24)
+        )
     assert {p.device for p in learn.model.parameters()} == {GPU}
     return learn
 
 
 class CheckAverage(Callback):
     "Operations on many tensors at once and copies do not mind two devices here, so the averages are looked at."
+
     order = 62
 
     def after_step(self):
