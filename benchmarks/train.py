@@ -1,8 +1,10 @@
-"""Training speed at one size, each way against stock fastai in the same run: `python benchmarks/train.py [DATA] [SIZE]`.
+"""Training speed at one size, each way against stock fastai in the same run.
+
+    python benchmarks/train.py [DATA] [SIZE]
 
 Stock is fastai as its tutorials write it: a DataBlock that decodes every file each epoch, `aug_transforms`,
-`unet_learner`, Adam, float32. The others are `seg_learner`. What is timed is batches as `fit` runs them, with everything
-in them; runs take turns, and the median of the rounds counts.
+`unet_learner`, Adam, float32. The others are `seg_learner`. What is timed is batches as `fit` runs them, with
+everything in them; runs take turns, and the median of the rounds counts.
 """
 import statistics
 import sys

@@ -1,389 +1,491 @@
 """Trainings that are killed, shared between processes, or configured in a file: what only whole processes can show."""
-import json, os, signal, subprocess, sys, time
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np, pytest
+import numpy as np
+import pytest
 from conftest import ROOT, run_command
 
-ARCH, NAME = 'unet:tu-resnet10t', 'smp_unet_tu-resnet10t_32'
+ARCH, NAME = "unet:tu-resnet10t", "smp_unet_tu-resnet10t_32"
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     "48 rooms of 32 px"
-    folder = tmp_path_factory.mktemp('train')/'small rooms'
-    assert run_command('seg_generate', 48, '--out', folder, '--size', 32, '--seed', 2).returncode == 0
+    folder = tmp_path_factory.mktemp("train") / "small rooms"
+    assert run_command("seg_generate", 48, "--out", folder, "--size", 32, "--seed", 2).returncode == 0
     return folder
 
 
-def arguments(data, out, *more): return ['--data', data, '--out', out, '--size', 32, '--arch', ARCH, '--bs', 4, '--precision', 'fp32', *more]
+def arguments(data, out, *more):
+    return ["--data", data, "--out", out, "--size", 32, "--arch", ARCH, "--bs", 4, "--precision", "fp32", *more]
 
 
-def result(out) -> dict: return json.loads((Path(out)/f'{NAME}.json').read_text())
+def result(out) -> dict:
+    return json.loads((Path(out) / f"{NAME}.json").read_text())
+
+
+def launch(kind, *more) -> subprocess.CompletedProcess:
+    "Run a module or script under accelerate, with one of the configurations of config/."
+    accelerate = Path(sys.executable).with_name("accelerate")
+    command = [accelerate, "launch", "--config_file", ROOT / "config" / f"{kind}.yaml", *more]
+    done = subprocess.run(list(map(str, command)), env=ONE_THREAD, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def rows(history) -> list[list[float]]:
+    "The numbers of a history."
+    return [list(row.values()) for row in history]
 
 
 def test_killed_ten_times(small, tmp_path):
-    "kill -9 at random moments, in the middle of epochs: nothing corrupt, and in the end the history of a training that was left alone"
-    def train(out): return [sys.executable, '-c', f'from nbs_lib.train import seg_train; seg_train.main({[str(a) for a in arguments(small, out, "--epochs", 12, "--ema", "--resume")]!r})']
-    env = os.environ | dict(OMP_NUM_THREADS='1')
-    subprocess.run(train(tmp_path/'whole'), check=True, env=env, capture_output=True)
+    "kill -9 at random moments, in the middle of epochs: nothing corrupt, and the history of a training left alone"
+
+    def train(out):
+        words = [str(word) for word in arguments(small, out, "--epochs", 12, "--ema", "--resume")]
+        return [sys.executable, "-c", f"from nbs_lib.train import seg_train; seg_train.main({words!r})"]
+
+    subprocess.run(train(tmp_path / "whole"), check=True, env=ONE_THREAD, capture_output=True)
     rng, kills = np.random.default_rng(0), 0
-    while kills < 10 and not (tmp_path/'cut'/f'{NAME}.json').exists():
-        table = tmp_path/'cut'/f'{NAME}.csv'
+    while kills < 10 and not (tmp_path / "cut" / f"{NAME}.json").exists():
+        table = tmp_path / "cut" / f"{NAME}.csv"
         before = table.stat().st_mtime if table.exists() else 0
-        process = subprocess.Popen(train(tmp_path/'cut'), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (table.exists() and table.stat().st_mtime > before): time.sleep(.01)  # until an epoch more is done
-        time.sleep(rng.uniform(0, .4))
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(train(tmp_path / "cut"), env=ONE_THREAD, **quiet)
+        while process.poll() is None and not (table.exists() and table.stat().st_mtime > before):
+            time.sleep(0.01)  # until an epoch more is done
+        time.sleep(rng.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-    done = subprocess.run(train(tmp_path/'cut'), env=env, capture_output=True, text=True)
+    done = subprocess.run(train(tmp_path / "cut"), env=ONE_THREAD, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert kills >= 5, 'the machine was too fast for the test'
-    whole, cut = result(tmp_path/'whole'), result(tmp_path/'cut')
-    assert len(cut['history']) == 12
-    np.testing.assert_allclose([[*r.values()] for r in cut['history']], [[*r.values()] for r in whole['history']], atol=1e-4)
-    assert {p.name for p in (tmp_path/'cut').iterdir() if not p.name.startswith('.')} == {p.name for p in (tmp_path/'whole').iterdir()}
+    assert kills >= 5, "the machine was too fast for the test"
+    whole, cut = result(tmp_path / "whole"), result(tmp_path / "cut")
+    assert len(cut["history"]) == 12
+    np.testing.assert_allclose(rows(cut["history"]), rows(whole["history"]), atol=1e-4)
+    left = {path.name for path in (tmp_path / "cut").iterdir() if not path.name.startswith(".")}
+    assert left == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
 def test_two_processes(small, tmp_path):
     "Two processes over gloo: one set of files, metrics as one process evaluates them, Dice like that of one"
-    env = os.environ | dict(OMP_NUM_THREADS='1')
-    for kind in ('single_cpu', 'multi_cpu'):
-        command = [Path(sys.executable).with_name('accelerate'), 'launch', '--config_file', ROOT/'config'/f'{kind}.yaml', '-m', 'nbs_lib.train', *arguments(small, tmp_path/kind, '--epochs', 3)]
-        done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stderr[-2000:]
-    assert 'on 2 processes' in done.stdout and done.stdout.count('saved') == 1
-    one, two = result(tmp_path/'single_cpu'), result(tmp_path/'multi_cpu')
-    assert two['scores']['foreground_accuracy'] == pytest.approx(two['history'][-1]['foreground_accuracy'], abs=1e-6)
-    assert two['scores']['dice'] == pytest.approx(two['history'][-1]['dice'], abs=1e-6)
-    assert {p.name for p in (tmp_path/'single_cpu').iterdir()} == {p.name for p in (tmp_path/'multi_cpu').iterdir()}
-    assert abs(one['scores']['dice'] - two['scores']['dice']) < .05
-    assert sum(r['pixels'] for r in one['classes']) == sum(r['pixels'] for r in two['classes']), 'no picture scored twice'
+    for kind in ("single_cpu", "multi_cpu"):
+        done = launch(kind, "-m", "nbs_lib.train", *arguments(small, tmp_path / kind, "--epochs", 3))
+    assert "on 2 processes" in done.stdout and done.stdout.count("saved") == 1
+    one, two = result(tmp_path / "single_cpu"), result(tmp_path / "multi_cpu")
+    assert two["scores"]["foreground_accuracy"] == pytest.approx(two["history"][-1]["foreground_accuracy"], abs=1e-6)
+    assert two["scores"]["dice"] == pytest.approx(two["history"][-1]["dice"], abs=1e-6)
+    files_of_one = {path.name for path in (tmp_path / "single_cpu").iterdir()}
+    assert files_of_one == {path.name for path in (tmp_path / "multi_cpu").iterdir()}
+    assert abs(one["scores"]["dice"] - two["scores"]["dice"]) < 0.05
+    pixels_of_one, pixels_of_two = (sum(row["pixels"] for row in found["classes"]) for found in (one, two))
+    assert pixels_of_one == pixels_of_two, "no image scored twice"
 
 
 def test_settings_from_a_file(small, tmp_path):
-    config = tmp_path/'settings.yaml'
-    config.write_text(f'data: {small}\nsize: 32\narch: {ARCH}\nbs: 8\nepochs: 1\nloss: cross_entropy+power_jaccard\nweigh: true\nlr: 1e-3\nout: {tmp_path}/out\n')
-    done = run_command('seg_train', '--config', config)
+    config = tmp_path / "settings.yaml"
+    settings = f"data: {small}\nsize: 32\narch: {ARCH}\nbs: 8\nepochs: 1\nweigh: true\nlr: 1e-3\nout: {tmp_path}/out\n"
+    config.write_text(settings + "loss: cross_entropy+power_jaccard\n")
+    done = run_command("seg_train", "--config", config)
     assert done.returncode == 0, done.stderr
-    recipe = result(tmp_path/'out')['recipe']
-    assert (recipe['loss'], recipe['weight_classes'], recipe['bs']) == ('cross_entropy+power_jaccard', .5, 8)
-    config.write_text('sise: 32')
-    done = run_command('seg_train', '--config', config)
-    assert done.returncode == 1 and "sets 'sise', which seg_train does not know" in done.stderr and 'Traceback' not in done.stderr
+    recipe = result(tmp_path / "out")["recipe"]
+    assert (recipe["loss"], recipe["weight_classes"], recipe["bs"]) == ("cross_entropy+power_jaccard", 0.5, 8)
+    config.write_text("sise: 32")
+    done = run_command("seg_train", "--config", config)
+    assert done.returncode == 1
+    assert "sets 'sise', which seg_train does not know" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_ladder_goes_on(small, tmp_path):
     "The second call of a finished ladder does nothing but show the table"
-    command = ['seg_train', '--data', small, '--out', tmp_path, '--arch', ARCH, '--bs', 4, '--ladder', '32:1', '--resume']
+    command = ["seg_train", "--data", small, "--out", tmp_path, "--arch", ARCH, "--bs", 4]
+    command += ["--ladder", "32:1", "--resume"]
     assert run_command(*command).returncode == 0
-    before = (tmp_path/f'{NAME}.safetensors').stat().st_mtime_ns
+    before = (tmp_path / f"{NAME}.safetensors").stat().st_mtime_ns
     again = run_command(*command)
-    assert again.returncode == 0 and f'{NAME} is done' in again.stdout
-    assert (tmp_path/f'{NAME}.safetensors').stat().st_mtime_ns == before
+    assert again.returncode == 0 and f"{NAME} is done" in again.stdout
+    assert (tmp_path / f"{NAME}.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize('arch', ['light:resnet18', 'unet:tu-resnet10t', 'segformer:mit_b0'])
+@pytest.mark.parametrize("arch", ["light:resnet18", "unet:tu-resnet10t", "segformer:mit_b0"])
 def test_every_architecture_goes_all_the_way(small, tmp_path, arch):
     "Trained, exported and used without torch, alike"
     from nbs_lib.train import model_name
-    done = run_command('seg_train', '--data', small, '--out', tmp_path, '--arch', arch, '--size', 32, '--epochs', 1, '--bs', 8)
-    assert done.returncode == 0, done.stderr
-    done = run_command('seg_export', tmp_path/f'{model_name(arch, 32)}.safetensors', '--out', tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = run_command('seg_eval', tmp_path/f'{model_name(arch, 32)}.onnx', '--data', small, '--report', tmp_path/'r.json', '--valid_only')
-    assert done.returncode == 0, done.stderr
-    ours, torchs = json.loads((tmp_path/'r.json').read_text()), json.loads((tmp_path/f'{model_name(arch, 32)}.json').read_text())['scores']
-    assert abs(ours['scores']['accuracy'] - torchs['accuracy']) < .02 if 'scores' in ours else abs(ours['accuracy'] - torchs['accuracy']) < .02
+
+    model, report = tmp_path / model_name(arch, 32), tmp_path / "report.json"
+    commands = [
+        ["seg_train", "--data", small, "--out", tmp_path, "--arch", arch, "--size", 32, "--epochs", 1, "--bs", 8],
+        ["seg_export", f"{model}.safetensors", "--out", tmp_path],
+        ["seg_eval", f"{model}.onnx", "--data", small, "--report", report, "--valid_only"],
+    ]
+    for command in commands:
+        done = run_command(*command)
+        assert done.returncode == 0, done.stderr
+    exported = json.loads(report.read_text())
+    exported = exported.get("scores", exported)
+    trained = json.loads(Path(f"{model}.json").read_text())["scores"]
+    assert abs(exported["accuracy"] - trained["accuracy"]) < 0.02
 
 
 # what was lost, mixed up or kept too long
 
+
 def drawn(folder, n=12, size=32):
     "A small drawn data set."
     from nbs_lib.tools.examples import example_rooms
+
     return example_rooms(folder, n, size)
 
 
 def train_here(data, out, *more) -> None:
     "`seg_train` in this process: one epoch of tiny pictures, unless `more` says otherwise."
     from nbs_lib.train import seg_train
-    seg_train.main([str(a) for a in arguments(data, out, '--epochs', 1, *more)])
+
+    seg_train.main([str(a) for a in arguments(data, out, "--epochs", 1, *more)])
 
 
 def small_learner(data, **kw):
     "A learner of the smallest network."
     from nbs_lib.dataloaders import seg_dataloaders
     from nbs_lib.learner import seg_learner
+
     return seg_learner(seg_dataloaders(data, 32, 4, cache=False), ARCH, **kw)
 
 
 def weights_of(path) -> dict:
     from nbs_lib.checkpoint import load_weights
+
     return load_weights(path)[0]
 
 
-def full_disk(*args, **kw): raise OSError(28, 'No space left on device')
+def full_disk(*args, **kw):
+    raise OSError(28, "No space left on device")
 
 
 def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monkeypatch):
-    "The disk is full when the model is to be saved: the next run saves the averaged weights of an uninterrupted training"
-    drawn(tmp_path/'data')
-    more = ('--epochs', 2, '--ema')
-    train_here(tmp_path/'data', tmp_path/'whole', *more)
+    "The disk is full when the model is to be saved: the next run saves what an uninterrupted training saves"
+    drawn(tmp_path / "data")
+    more = ("--epochs", 2, "--ema")
+    train_here(tmp_path / "data", tmp_path / "whole", *more)
     with monkeypatch.context() as patch:
-        patch.setattr('nbs_lib.train.save_model', full_disk)
-        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'cut', *more)
-    assert (tmp_path/'cut'/f'{NAME}.checkpoint').exists()
-    train_here(tmp_path/'data', tmp_path/'cut', *more, '--resume')
-    whole, cut = (weights_of(tmp_path/d/NAME) for d in ('whole', 'cut'))
-    for name, weight in whole.items(): np.testing.assert_allclose(cut[name], weight, atol=1e-6, err_msg=name)
-    assert result(tmp_path/'cut')['history'] == result(tmp_path/'whole')['history']
+        patch.setattr("nbs_lib.train.save_model", full_disk)
+        with pytest.raises(SystemExit):
+            train_here(tmp_path / "data", tmp_path / "cut", *more)
+    assert (tmp_path / "cut" / f"{NAME}.checkpoint").exists()
+    train_here(tmp_path / "data", tmp_path / "cut", *more, "--resume")
+    whole, cut = (weights_of(tmp_path / d / NAME) for d in ("whole", "cut"))
+    for name, weight in whole.items():
+        np.testing.assert_allclose(cut[name], weight, atol=1e-6, err_msg=name)
+    assert result(tmp_path / "cut")["history"] == result(tmp_path / "whole")["history"]
 
 
 def test_averaged_weights_on_two_processes(tmp_path):
-    drawn(tmp_path/'data')
-    command = [Path(sys.executable).with_name('accelerate'), 'launch', '--config_file', ROOT/'config'/'multi_cpu.yaml', '-m', 'nbs_lib.train', *arguments(tmp_path/'data', tmp_path/'out', '--epochs', 2, '--ema')]
-    done = subprocess.run(list(map(str, command)), env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    two = result(tmp_path/'out')
-    assert two['scores']['dice'] == pytest.approx(two['history'][-1]['dice'], abs=1e-6), 'all processes judge the same average'
+    drawn(tmp_path / "data")
+    more = arguments(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--ema")
+    launch("multi_cpu", "-m", "nbs_lib.train", *more)
+    two = result(tmp_path / "out")
+    judged_by_both = two["history"][-1]["dice"]
+    assert two["scores"]["dice"] == pytest.approx(judged_by_both, abs=1e-6), "all processes judge the same average"
 
 
 def test_an_interrupt_leaves_no_autocast(tmp_path):
-    "Stopped inside the forward pass: the next training in this kernel is a float32 one, and the learner's model is its own"
+    "Stopped inside the forward pass: the next training in this kernel is a float32 one, the model is as it was"
     import torch
+
     from nbs_lib.learner import fit
-    learn = small_learner(drawn(tmp_path/'data'), bf16=True)
+
+    learn = small_learner(drawn(tmp_path / "data"), bf16=True)
     model, loss = learn.model, learn.loss_func
-    def interrupt(*args): raise KeyboardInterrupt
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
     for part in (model, loss):
         hook = part.register_forward_pre_hook(interrupt)
-        with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt): fit(learn, 1, 1e-3)
+        with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt):
+            fit(learn, 1, 1e-3)
         hook.remove()
-        try: assert not torch.is_autocast_enabled('cpu')
-        finally: torch.set_autocast_enabled('cpu', False)
+        try:
+            assert not torch.is_autocast_enabled("cpu")
+        finally:
+            torch.set_autocast_enabled("cpu", False)
         assert learn.model is model and learn.loss_func is loss
 
 
 def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
     from nbs_lib.labels import ROOM_LABELS
     from nbs_lib.masks import mask_image
-    drawn(tmp_path/'data')
-    step = ('--ladder', '32:1', '--resume')
+
+    drawn(tmp_path / "data")
+    step = ("--ladder", "32:1", "--resume")
+
     def is_done(*more):
-        train_here(tmp_path/'data', tmp_path/'out', *step, *more)
-        return 'is done' in capsys.readouterr().out
+        train_here(tmp_path / "data", tmp_path / "out", *step, *more)
+        return "is done" in capsys.readouterr().out
+
     assert not is_done() and is_done()
-    for change in (('--ema',), ('--no_aug',), ('--loss', 'cross_entropy+dice'), ('--valid', .4), ('--seed', 1)):
-        assert not is_done(*change), f'{change} is another training'
-    assert is_done('--seed', 1)
-    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path/'data'/'labels'/'000003.png')
-    assert not is_done('--seed', 1), 'other data, the same number of pairs'
+    for change in (("--ema",), ("--no_aug",), ("--loss", "cross_entropy+dice"), ("--valid", 0.4), ("--seed", 1)):
+        assert not is_done(*change), f"{change} is another training"
+    assert is_done("--seed", 1)
+    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path / "data" / "labels" / "000003.png")
+    assert not is_done("--seed", 1), "other data, the same number of pairs"
 
 
 def cut_training(data, out, monkeypatch):
     "A training of two epochs that ends before it saves its model."
     with monkeypatch.context() as patch:
-        patch.setattr('nbs_lib.train.save_model', full_disk)
-        with pytest.raises(SystemExit): train_here(data, out, '--epochs', 2)
+        patch.setattr("nbs_lib.train.save_model", full_disk)
+        with pytest.raises(SystemExit):
+            train_here(data, out, "--epochs", 2)
 
 
 def test_resume_on_other_data_or_labels_is_refused_in_words(tmp_path, monkeypatch, capsys):
     from nbs_lib.labels import ROOM_LABELS
     from nbs_lib.masks import mask_image
-    drawn(tmp_path/'data')
-    cut_training(tmp_path/'data', tmp_path/'out', monkeypatch)
+
+    drawn(tmp_path / "data")
+    cut_training(tmp_path / "data", tmp_path / "out", monkeypatch)
     capsys.readouterr()
-    table = tmp_path/'data'/'labels.csv'
+    table = tmp_path / "data" / "labels.csv"
     before = table.read_text()
-    table.write_text(before + 'extra_thing,1,2,3\n')
-    with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out', '--epochs', 2, '--resume')
+    table.write_text(before + "extra_thing,1,2,3\n")
+    with pytest.raises(SystemExit):
+        train_here(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--resume")
     error = capsys.readouterr().err
-    assert 'label table' in error and 'Traceback' not in error, error
+    assert "label table" in error and "Traceback" not in error, error
     table.write_text(before)
-    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path/'data'/'labels'/'000003.png')
-    with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out', '--epochs', 2, '--resume')
+    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path / "data" / "labels" / "000003.png")
+    with pytest.raises(SystemExit):
+        train_here(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--resume")
     error = capsys.readouterr().err
-    assert 'data' in error and len(error.strip().splitlines()) == 1, error
+    assert "data" in error and len(error.strip().splitlines()) == 1, error
 
 
 def test_the_model_remembers_what_was_held_out(tmp_path):
     "Names and rule are saved, so that data which grew cannot pass for unseen"
     import hashlib
+
     from nbs_lib.checkpoint import save_model
     from nbs_lib.dataloaders import seg_dataloaders
     from nbs_lib.learner import seg_learner
-    data = drawn(tmp_path/'data')
-    train_here(tmp_path/'data', tmp_path/'out')
-    split = result(tmp_path/'out')['split']
+
+    data = drawn(tmp_path / "data")
+    train_here(tmp_path / "data", tmp_path / "out")
+    split = result(tmp_path / "out")["split"]
     dls = seg_dataloaders(data, 32, 4, cache=False)
-    assert split['names'] == [p.name for p in dls.valid_ds.items]
+    assert split["names"] == [p.name for p in dls.valid_ds.items]
     names = [p.name for p in dls.train_ds.items]
-    assert split['train_sha256'] == hashlib.sha256('\n'.join(sorted(names)).encode()).hexdigest()
-    assert (split['valid'], split['seed']) == (.2, 0)
-    chosen = ['000001', '000004']
+    assert split["train_sha256"] == hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+    assert (split["valid"], split["seed"]) == (0.2, 0)
+    chosen = ["000001", "000004"]
     learn = seg_learner(seg_dataloaders(data, 32, 4, names=chosen, cache=False), ARCH)
-    save_model(learn, tmp_path/'named')
-    named = json.loads((tmp_path/'named.json').read_text())['split']
-    assert named['names'] == chosen and named['rule'] != split['rule']
+    save_model(learn, tmp_path / "named")
+    named = json.loads((tmp_path / "named.json").read_text())["split"]
+    assert named["names"] == chosen and named["rule"] != split["rule"]
 
 
 def test_a_batch_is_advised_after_the_memory_was_let_go(tmp_path, monkeypatch):
     "The failed step's tensors hang on its exception: they must be gone when the memory is measured"
     import weakref
+
     import torch
     from fastai.callback.core import Callback
+
     from nbs_lib.core import SegError
     from nbs_lib.learner import fit
+
     held = []
+
     class Hungry(Callback):
         def before_batch(self):
             big = torch.zeros(1000)
             held.append(weakref.ref(big))
-            raise torch.OutOfMemoryError('CUDA out of memory')
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
     def measure(learn, *args, **kw):
-        assert held[0]() is None, 'the memory of the failed step is still held'
+        assert held[0]() is None, "the memory of the failed step is still held"
         return 3
-    monkeypatch.setattr('nbs_lib.learner.largest_batch', measure)
-    learn = small_learner(drawn(tmp_path/'data'), bf16=False, cbs=[Hungry()])
-    with learn.no_bar(), learn.no_logging(), pytest.raises(SegError, match='2 should'): fit(learn, 1, 1e-3)
+
+    monkeypatch.setattr("nbs_lib.learner.largest_batch", measure)
+    learn = small_learner(drawn(tmp_path / "data"), bf16=False, cbs=[Hungry()])
+    with learn.no_bar(), learn.no_logging(), pytest.raises(SegError, match="2 should"):
+        fit(learn, 1, 1e-3)
 
 
 def test_a_checkpoint_of_two_gpus_goes_on_with_one(tmp_path, monkeypatch):
     import torch
+
     from nbs_lib.checkpoint import random_states, set_random_states
-    learn = small_learner(drawn(tmp_path/'data'), bf16=False)
-    states = random_states(learn.dls) | dict(cuda=[torch.zeros(16, dtype=torch.uint8)]*2)
+
+    learn = small_learner(drawn(tmp_path / "data"), bf16=False)
+    states = random_states(learn.dls) | {"cuda": [torch.zeros(16, dtype=torch.uint8)] * 2}
     seen = []
-    def set_state(state, device='cuda'): seen.append([0][getattr(device, 'index', device)])
-    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
-    monkeypatch.setattr('torch.cuda.device_count', lambda: 1)
-    for module in ('torch.cuda', 'torch.cuda.random'): monkeypatch.setattr(f'{module}.set_rng_state', set_state)
+
+    def set_state(state, device="cuda"):
+        seen.append([0][getattr(device, "index", device)])
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for module in ("torch.cuda", "torch.cuda.random"):
+        monkeypatch.setattr(f"{module}.set_rng_state", set_state)
     set_random_states(learn.dls, states)
     assert seen == [0]
 
 
+SAY_BATCHES = """
+import os
+from fastai.callback.core import Callback
+from nbs_lib import train
+
+rank = os.environ["RANK"]
+new_learner = train.seg_learner
+
+class SayBatch(Callback):
+    run_valid = False
+    def before_batch(self):
+        print("BATCH", rank, len(self.x), flush=True)
+
+train.largest_batch = lambda learn: {"0": 4, "1": 7}[rank]
+train.seg_learner = lambda *args, **kw: new_learner(*args, **kw).add_cb(SayBatch())
+"""
+
+
 def test_the_largest_batch_is_measured_by_one_process(tmp_path):
     "`--bs 0` on two processes that see different memory: both train with the batch that the first one found"
-    drawn(tmp_path/'data', n=24)
-    script = tmp_path/'launch.py'
-    script.write_text(f'''
-import os, torch
-from nbs_lib import learner, train
-measured = {{'0': 4, '1': 7}}[os.environ['RANK']]
-train.largest_batch = learner.largest_batch = lambda *args, **kw: measured
-import nbs_lib.callbacks
-class Say(nbs_lib.callbacks.Checkpoint):
-    order = 90
-    def before_batch(self): print('BATCH', os.environ['RANK'], len(self.x) if self.learn.training else '', flush=True)
-real = train.seg_learner
-train.seg_learner = lambda *args, **kw: real(*args, **kw).add_cb(Say('x'))
-from fastai.callback.core import Callback
-Say.after_epoch = lambda self: None
-train.seg_train.main({[str(a) for a in arguments(tmp_path/'data', tmp_path/'out', '--epochs', 1)][:-4]!r} + ['--bs', '0', '--precision', 'fp32', '--epochs', '1'])
-''')
-    command = [Path(sys.executable).with_name('accelerate'), 'launch', '--config_file', ROOT/'config'/'multi_cpu.yaml', script]
-    done = subprocess.run(list(map(str, command)), env=os.environ | dict(OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    batches = {line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if line.startswith('BATCH') and len(line.split()) == 3}
-    assert batches == {'4'}, done.stdout
+    drawn(tmp_path / "data", n=24)
+    script = tmp_path / "launch.py"
+    words = [str(word) for word in arguments(tmp_path / "data", tmp_path / "out", "--epochs", 1, "--bs", 0)]
+    script.write_text(SAY_BATCHES + f"train.seg_train.main({words!r})\n")
+    done = launch("multi_cpu", script)
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("BATCH")]
+    assert {rank for _, rank, _ in lines} == {"0", "1"}
+    assert {size for _, _, size in lines} == {"4"}, done.stdout
 
 
 def test_peak_memory_starts_anew_with_each_step(tmp_path, monkeypatch):
     import torch
-    from nbs_lib.learner import peak_memory
+
+    from nbs_lib.learner import peak_memory, reset_peak_memory
+
     calls = []
-    monkeypatch.setattr('nbs_lib.train.reset_peak_memory', calls.append)
-    drawn(tmp_path/'data', size=64)
-    train_here(tmp_path/'data', tmp_path/'out', '--ladder', '32:1 64:1')
+    monkeypatch.setattr("nbs_lib.train.reset_peak_memory", calls.append)
+    drawn(tmp_path / "data", size=64)
+    train_here(tmp_path / "data", tmp_path / "out", "--ladder", "32:1 64:1")
     assert len(calls) == 2
-    from nbs_lib.learner import reset_peak_memory
     big = torch.ones(100_000_000)
-    high = peak_memory('cpu')
+    high = peak_memory("cpu")
     del big
-    reset_peak_memory('cpu')
-    assert peak_memory('cpu') < high - .2
+    reset_peak_memory("cpu")
+    assert peak_memory("cpu") < high - 0.2
+
+
+HOLD_LOCK = """
+import sys
+import time
+from nbs_lib.train import training_lock
+
+with training_lock(sys.argv[1], sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_two_trainings_of_one_name_do_not_share_a_folder(tmp_path, capsys):
-    from nbs_lib.train import training_lock
-    drawn(tmp_path/'data')
-    (tmp_path/'out').mkdir()
-    hold = f'import time; from pathlib import Path; from nbs_lib.train import training_lock\nwith training_lock(Path({str(tmp_path/"out")!r}), {NAME!r}): print("held", flush=True); time.sleep(600)'
-    other = subprocess.Popen([sys.executable, '-c', hold], stdout=subprocess.PIPE, text=True)
+    drawn(tmp_path / "data")
+    command = [sys.executable, "-c", HOLD_LOCK, str(tmp_path / "out"), NAME]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert other.stdout.readline() == 'held\n'
-        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out')
-        assert f'process {other.pid}' in capsys.readouterr().err
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(SystemExit):
+            train_here(tmp_path / "data", tmp_path / "out")
+        assert f"process {other.pid}" in capsys.readouterr().err
     finally:
         other.kill()
         other.wait()
-    train_here(tmp_path/'data', tmp_path/'out')  # the lock of a killed training holds nobody up
-    assert not list((tmp_path/'out').glob('.*.lock'))
+    train_here(tmp_path / "data", tmp_path / "out")  # the lock of a killed training holds nobody up
+    assert not list((tmp_path / "out").glob(".*.lock"))
 
 
 def test_a_model_of_other_data_is_set_aside_and_said(tmp_path, capsys):
-    drawn(tmp_path/'a')
-    drawn(tmp_path/'b', n=13)
-    train_here(tmp_path/'a', tmp_path/'out')
-    first = (tmp_path/'out'/f'{NAME}.safetensors').read_bytes()
-    train_here(tmp_path/'a', tmp_path/'out')
-    assert 'other data' not in capsys.readouterr().out
-    train_here(tmp_path/'b', tmp_path/'out')
-    assert 'other data' in capsys.readouterr().out
-    assert (tmp_path/'out'/f'{NAME}.previous.safetensors').read_bytes() == first
-    assert weights_of(tmp_path/'out'/f'{NAME}.previous')
+    drawn(tmp_path / "a")
+    drawn(tmp_path / "b", n=13)
+    train_here(tmp_path / "a", tmp_path / "out")
+    first = (tmp_path / "out" / f"{NAME}.safetensors").read_bytes()
+    train_here(tmp_path / "a", tmp_path / "out")
+    assert "other data" not in capsys.readouterr().out
+    train_here(tmp_path / "b", tmp_path / "out")
+    assert "other data" in capsys.readouterr().out
+    assert (tmp_path / "out" / f"{NAME}.previous.safetensors").read_bytes() == first
+    assert weights_of(tmp_path / "out" / f"{NAME}.previous")
 
 
 def test_minutes_become_epochs_that_a_resume_keeps(tmp_path, monkeypatch, capsys):
     "The speed is measured once; whatever it is at a resume, the schedule stays that of the beginning"
     from nbs_lib import train
-    drawn(tmp_path/'data')
-    monkeypatch.setattr(train, 'epochs_in', lambda *args: 2)
-    more = ('--ladder', '32:0.5m', '--resume')
+
+    drawn(tmp_path / "data")
+    monkeypatch.setattr(train, "epochs_in", lambda *args: 2)
+    more = ("--ladder", "32:0.5m", "--resume")
     with monkeypatch.context() as patch:
-        patch.setattr(train, 'save_model', full_disk)
-        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'out', *more)
-    monkeypatch.setattr(train, 'epochs_in', lambda *args: 5)
-    train_here(tmp_path/'data', tmp_path/'out', *more)
-    assert [row['epoch'] for row in result(tmp_path/'out')['history']] == [0, 1]
+        patch.setattr(train, "save_model", full_disk)
+        with pytest.raises(SystemExit):
+            train_here(tmp_path / "data", tmp_path / "out", *more)
+    monkeypatch.setattr(train, "epochs_in", lambda *args: 5)
+    train_here(tmp_path / "data", tmp_path / "out", *more)
+    assert [row["epoch"] for row in result(tmp_path / "out")["history"]] == [0, 1]
     capsys.readouterr()
-    train_here(tmp_path/'data', tmp_path/'out', *more)
-    assert 'is done' in capsys.readouterr().out
+    train_here(tmp_path / "data", tmp_path / "out", *more)
+    assert "is done" in capsys.readouterr().out
 
 
 def test_validation_only_now_and_then(tmp_path, monkeypatch):
     "Rows for validated epochs only; cut and resumed, best epoch and patience as without a cut"
-    drawn(tmp_path/'data')
-    more = ('--epochs', 5, '--valid_every', 2, '--ema', '--patience', 9)
-    train_here(tmp_path/'data', tmp_path/'whole', *more)
+    drawn(tmp_path / "data")
+    more = ("--epochs", 5, "--valid_every", 2, "--ema", "--patience", 9)
+    train_here(tmp_path / "data", tmp_path / "whole", *more)
     with monkeypatch.context() as patch:
         from nbs_lib.callbacks import Checkpoint
+
         save = Checkpoint.save_state
+
         def stop_after_third(self):
             save(self)
-            if self.epoch == 2: raise KeyboardInterrupt
-        patch.setattr(Checkpoint, 'save_state', stop_after_third)
-        with pytest.raises(SystemExit): train_here(tmp_path/'data', tmp_path/'cut', *more)
-    train_here(tmp_path/'data', tmp_path/'cut', *more, '--resume')
-    whole, cut = result(tmp_path/'whole')['history'], result(tmp_path/'cut')['history']
-    assert [row['epoch'] for row in whole] == [1, 3, 4]
-    assert [row['epoch'] for row in cut] == [1, 3, 4]
-    np.testing.assert_allclose([[*r.values()] for r in cut], [[*r.values()] for r in whole], atol=1e-5)
-    assert len((tmp_path/'cut'/f'{NAME}.csv').read_text().splitlines()) == 4
+            if self.epoch == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(Checkpoint, "save_state", stop_after_third)
+        with pytest.raises(SystemExit):
+            train_here(tmp_path / "data", tmp_path / "cut", *more)
+    train_here(tmp_path / "data", tmp_path / "cut", *more, "--resume")
+    whole, cut = result(tmp_path / "whole")["history"], result(tmp_path / "cut")["history"]
+    assert [row["epoch"] for row in whole] == [1, 3, 4]
+    assert [row["epoch"] for row in cut] == [1, 3, 4]
+    np.testing.assert_allclose(rows(cut), rows(whole), atol=1e-5)
+    assert len((tmp_path / "cut" / f"{NAME}.csv").read_text().splitlines()) == 4
 
 
 def test_settings_reach_the_optimizer_the_schedule_and_the_loaders(tmp_path):
     from nbs_lib.train import TrainSettings, prepare_training, schedule_of
-    data = drawn(tmp_path/'data')
-    settings = TrainSettings(size='32', arch=ARCH, out=str(tmp_path), bs=4, precision='fp32', weight_decay=.02, beta1=.9, beta2=.98, eps=1e-8,
-                             pct_start=.15, div=10., div_final=1e3, max_rotate=1., max_zoom=1.5)
+
+    data = drawn(tmp_path / "data")
+    optimizer = {"weight_decay": 0.02, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8}
+    cycle = {"pct_start": 0.15, "div": 10.0, "div_final": 1e3}
+    augmentation = {"max_rotate": 1.0, "max_zoom": 1.5}
+    common = {"size": "32", "arch": ARCH, "out": str(tmp_path), "bs": 4, "precision": "fp32"}
+    settings = TrainSettings(**common, **optimizer, **cycle, **augmentation)
     learn = prepare_training(data, settings)
     learn.create_opt()
     hypers = learn.opt.hypers[0]
-    assert (hypers['wd'], hypers['mom'], hypers['sqr_mom'], hypers['eps']) == (.02, .9, .98, 1e-8)
-    assert schedule_of(settings) == dict(pct_start=.15, div=10., div_final=1e3, moms=(.9, .9, .9))
-    augment = next(t for t in learn.dls.train.after_batch.fs if type(t).__name__ == 'Augment')
-    assert (augment.max_rotate, augment.max_zoom, augment.size) == (1., 1.5, (32, 32))
+    assert (hypers["wd"], hypers["mom"], hypers["sqr_mom"], hypers["eps"]) == (0.02, 0.9, 0.98, 1e-8)
+    assert schedule_of(settings) == cycle | {"moms": (0.9, 0.9, 0.9)}
+    augment = next(t for t in learn.dls.train.after_batch.fs if type(t).__name__ == "Augment")
+    assert (augment.max_rotate, augment.max_zoom, augment.size) == (1.0, 1.5, (32, 32))
