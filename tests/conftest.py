@@ -11,6 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pixels of tests go with the tests
 
+SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
+SLOW_FILES = {"test_commands", "test_demo", "test_experiments", "test_formats", "test_notebooks", "test_predict", "test_rooms_shaded",
+              "test_rooms_truth", "test_server", "test_train", "test_walk"}
+
+
+def pytest_collection_modifyitems(items) -> None:
+    "Mark as slow what renders rooms, trains, or starts programs; `make quick` leaves it out."
+    for item in items:
+        if item.path.stem in SLOW_FILES or SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
 
 def run_command(name: str, *args, cwd=None) -> subprocess.CompletedProcess:
     "Run one of the `seg_*` commands of this environment."
