@@ -20,7 +20,7 @@ from .pair_checks import read_as
 # %% ../../nbs/tools/01_fix.ipynb #6b139ef3
 HOME = '.seg_fix'
 
-# %% ../../nbs/tools/01_fix.ipynb #904c38ff
+# %% ../../nbs/tools/01_fix.ipynb #2cd9c62d
 def file_groups(
     data, # A `SegData`
 ):
@@ -29,7 +29,7 @@ def file_groups(
     unpaired = [[lone.file] for lone in data.lone]
     return pairs + unpaired
 
-# %% ../../nbs/tools/01_fix.ipynb #968113ea
+# %% ../../nbs/tools/01_fix.ipynb #b1bceb17
 def find_group(
     data, # A `SegData`
     name, # Path of a file inside the data set, or a file name without its ending
@@ -46,12 +46,12 @@ def find_group(
         raise SegError(f"{name!r} is the name of {len(found)} pairs: {paths}; give one of these paths")
     return found[0]
 
-# %% ../../nbs/tools/01_fix.ipynb #db2f1390
+# %% ../../nbs/tools/01_fix.ipynb #72224f9e
 def _relative(files, root):
     "Paths inside the data set, as text with forward slashes."
     return [Path(os.path.relpath(file, root)).as_posix() for file in files]
 
-# %% ../../nbs/tools/01_fix.ipynb #1b6ce851
+# %% ../../nbs/tools/01_fix.ipynb #00e59448
 def chosen_files(
     data,  # A `SegData`
     names, # Paths inside the data set, or file names without their ending
@@ -62,9 +62,10 @@ def chosen_files(
     files = [file for group in file_groups(data) for file in group if tuple(group) in chosen]
     return [file for file in dict.fromkeys(files) if file not in others]
 
-# %% ../../nbs/tools/01_fix.ipynb #ba41a679
+# %% ../../nbs/tools/01_fix.ipynb #cd6cd1e4
 class FixPlan:
-    "Steps to take in the folder `root`: {'move': from, 'to': to} and {'write': file, 'from': original, 'reading': how it is read}."
+    """Steps to take in the folder `root`: {'move': from, 'to': to} and {'write': file, 'from': original,
+    'reading': how it is read}."""
     def __init__(self, root):
         self.root = Path(root)
         self.home = f'{HOME}/{_next_number(root)}'
@@ -80,13 +81,13 @@ class FixPlan:
         self.steps.append({'move': source, 'to': target})
         return True
 
-# %% ../../nbs/tools/01_fix.ipynb #3a28d0b5
+# %% ../../nbs/tools/01_fix.ipynb #d7c67be9
 def _next_number(root):
     "The number of the next repair of a folder, as three digits."
     numbers = [int(path.name) for path in (Path(root)/HOME).glob('*') if path.name.isdigit()]
     return f'{1 + max(numbers, default=0):03}'
 
-# %% ../../nbs/tools/01_fix.ipynb #12203a3f
+# %% ../../nbs/tools/01_fix.ipynb #0697768e
 def plan_quarantine(
     plan,   # A `FixPlan`
     report, # From `check_dataset`
@@ -99,7 +100,7 @@ def plan_quarantine(
     for path in _relative(chosen_files(report.data, chosen), report.data.root):
         plan.move(path, f'{plan.home}/quarantine/{path}')
 
-# %% ../../nbs/tools/01_fix.ipynb #91be6d3c
+# %% ../../nbs/tools/01_fix.ipynb #3feabdee
 def plan_renames(
     plan,   # A `FixPlan`
     report, # From `check_dataset`
@@ -111,7 +112,7 @@ def plan_renames(
         if plan.move(*finding.fix[1:]):
             plan.used.update(finding.files)
 
-# %% ../../nbs/tools/01_fix.ipynb #f99c7317
+# %% ../../nbs/tools/01_fix.ipynb #3b2c07f3
 def is_index_png(
     mask, # A mask file
     data, # A `SegData`
@@ -121,7 +122,7 @@ def is_index_png(
     is_png = image.format == 'PNG' and mask.suffix.lower() == '.png' and image.mode in ('L', 'P')
     return is_png and data.decoder in ('auto', 'value') and not data.labels.values
 
-# %% ../../nbs/tools/01_fix.ipynb #78a62fc4
+# %% ../../nbs/tools/01_fix.ipynb #49e7c24b
 def plan_encode(
     plan,    # A `FixPlan`
     mask,    # Path of the mask inside the data set
@@ -133,7 +134,7 @@ def plan_encode(
         target = Path(mask).with_suffix('.png').as_posix()
         plan.steps.append({'write': target, 'from': original, 'reading': reading})
 
-# %% ../../nbs/tools/01_fix.ipynb #cd947586
+# %% ../../nbs/tools/01_fix.ipynb #8cca9324
 def plan_reencoding(
     plan,   # A `FixPlan`
     report, # From `check_dataset`
@@ -148,10 +149,10 @@ def plan_reencoding(
     if not any(table.exists() for table in tables):
         plan.steps.append({'write': 'labelmap.txt'})
 
-# %% ../../nbs/tools/01_fix.ipynb #4f11b0dd
+# %% ../../nbs/tools/01_fix.ipynb #34f6b817
 def plan_fixes(
     report,         # From `check_dataset`
-    quarantine=(),  # Names of pairs to take out, or their paths; 'errors' stands for all pairs with an error nothing else mends
+    quarantine=(),  # Names of pairs to take out, or their paths; 'errors': all with an error nothing else mends
     reencode=False, # Turn every readable mask into an index PNG, not only those that cannot be read as they are?
 ):
     "The steps of a repair, as a list of dicts with paths inside the data set, see `FixPlan`."
@@ -167,7 +168,7 @@ def plan_fixes(
         plan_reencoding(plan, report)
     return plan.steps
 
-# %% ../../nbs/tools/01_fix.ipynb #fe04a0de
+# %% ../../nbs/tools/01_fix.ipynb #0ca3be05
 def describe_step(
     step, # A step from `plan_fixes`
 ):
@@ -188,7 +189,7 @@ def labelmap_text(
         lines.append(f'{name}:{red},{green},{blue}::\n')
     return ''.join(lines)
 
-# %% ../../nbs/tools/01_fix.ipynb #e24e9054
+# %% ../../nbs/tools/01_fix.ipynb #538535e5
 def take_step(
     data, # A `SegData`
     step, # A step from `plan_fixes`
@@ -206,22 +207,24 @@ def take_step(
         else:
             temporary.write_text(labelmap_text(data.labels), encoding='utf-8')
 
-# %% ../../nbs/tools/01_fix.ipynb #c68a0150
+# %% ../../nbs/tools/01_fix.ipynb #35bccd3c
 def apply_fixes(
     data,  # A `SegData`
     steps, # From `plan_fixes`
 ):
-    "Take the steps. Returns the journal; `SegError` where a step would overwrite something, the steps before it being kept in the journal."
+    """Take the steps. Returns the journal; `SegError` where a step would overwrite something, the steps before it
+    being kept in the journal."""
     journal = data.root/HOME/_next_number(data.root)/'journal.json'
     write_json(journal, {'time': time.strftime('%Y-%m-%d %H:%M:%S'), 'steps': steps})
     for step in steps:
         target = data.root/step.get('to', step.get('write'))
         if target.exists():
-            raise SegError(f"{target} exists and is not overwritten; `seg_fix {data.root} --undo` takes the steps before it back")
+            raise SegError(f"{target} exists and is not overwritten; "
+                           f"`seg_fix {data.root} --undo` takes the steps before it back")
         take_step(data, step)
     return journal
 
-# %% ../../nbs/tools/01_fix.ipynb #2e3bfb7f
+# %% ../../nbs/tools/01_fix.ipynb #083286af
 def open_journals(
     root, # Folder of the data set, or one that holds it
 ):
@@ -236,13 +239,14 @@ def open_journals(
             return journals
     return []
 
-# %% ../../nbs/tools/01_fix.ipynb #9eb2bfb5
+# %% ../../nbs/tools/01_fix.ipynb #8001fb32
 def undo_step(
     root,  # Folder of the data set
     step,  # A step from a journal
     aside, # Folder for what had been written
 ):
-    "Take one step back. Returns whether there was anything to take back: an interrupted repair did not come to all its steps."
+    """Take one step back. Returns whether there was anything to take back: an interrupted repair did not come to
+    all its steps."""
     if 'move' in step:
         source, target = root/step['to'], root/step['move']
     else:
@@ -253,11 +257,12 @@ def undo_step(
     source.rename(target)
     return True
 
-# %% ../../nbs/tools/01_fix.ipynb #72982c9b
+# %% ../../nbs/tools/01_fix.ipynb #de485460
 def undo_fixes(
     root, # Folder of the data set, or one that holds it
 ):
-    "Take the newest journal's steps back, last first; what had been written is kept beside the journal. Returns how many steps."
+    """Take the newest journal's steps back, last first; what had been written is kept beside the journal. Returns
+    how many steps."""
     journals = open_journals(root)
     if not journals:
         raise SegError(f"there is nothing to undo in {root}")
@@ -268,7 +273,7 @@ def undo_fixes(
     write_json(newest, journal | {'undone': True})
     return sum(undone)
 
-# %% ../../nbs/tools/01_fix.ipynb #d0b0833d
+# %% ../../nbs/tools/01_fix.ipynb #17ce2c5d
 def read_names(
     text, # Names with commas between, or a text file with one name a line
 ):
@@ -284,13 +289,14 @@ def seg_fix(
     data: str,              # Folder of the data set
     apply: bool = False,    # Do it (without this it is only shown)?
     undo: bool = False,     # Take back what was done last?
-    quarantine: str = '',   # Pairs to take out: names or paths with commas between, a text file with one a line, or errors (all that nothing else mends)
+    quarantine: str = '',   # Pairs to take out: names or paths with commas, a text file of them, or errors (all broken)
     reencode: bool = False, # Turn all masks into index PNGs, not only those that cannot be read as they are?
     layout: str = 'auto',   # As for seg_check
     labels: str = '',       # As for seg_check
     decoder: str = '',      # As for seg_check
 ):
-    "Mend what can be mended safely: rename, re-encode, quarantine. Shown first, reversible, no original is overwritten."
+    """Mend what can be mended safely: rename, re-encode, quarantine. Shown first, reversible, no original is
+    overwritten."""
     if undo:
         print(f"{undo_fixes(data)} steps taken back")
         return

@@ -30,13 +30,14 @@ def _datumaro():
                        "install it with `pip install segmentation-learner[formats]`") from None
     return dm, DatasetItem
 
-# %% ../../nbs/tools/03_formats.ipynb #53bb6396
+# %% ../../nbs/tools/03_formats.ipynb #b75654c5
 def draw_annotations(
     annotations, # datumaro's masks and polygons of one image
     size,        # (height, width)
     values,      # Mask value of each of its labels
 ):
-    "The mask, uint8 (height, width): the label's value where an annotation lies, 0 elsewhere; higher `z_order` lies above."
+    """The mask, uint8 (height, width): the label's value where an annotation lies, 0 elsewhere; higher `z_order`
+    lies above."""
     mask = np.zeros(size, np.uint8)
     drawable = [one for one in annotations if one.type.name in ('mask', 'polygon')]
     for one in sorted(drawable, key=lambda one: one.z_order):
@@ -49,11 +50,12 @@ def draw_annotations(
             mask = np.array(image)
     return mask
 
-# %% ../../nbs/tools/03_formats.ipynb #00b40655
+# %% ../../nbs/tools/03_formats.ipynb #8c4007f0
 def unique_names(
     items, # (id, name of its part) of each image
 ):
-    "A file name without an ending for each image, all different even where capitals do not count: the id without slashes, where needed with its part before and a number after it."
+    """A file name without an ending for each image, all different even where capitals do not count: the id without
+    slashes, where needed with its part before and a number after it."""
     names, taken = [], set()
     for item_id, part in items:
         plain = item_id.replace('/', '_').replace('\\', '_')
@@ -63,7 +65,7 @@ def unique_names(
         names.append(name)
     return names
 
-# %% ../../nbs/tools/03_formats.ipynb #2824ff47
+# %% ../../nbs/tools/03_formats.ipynb #de740909
 def _table(names):
     "(`LabelSet`, mask value of each name) for the labels of another format: 0 is empty, or what is called so."
     foreground = [name for name in names if name.lower() not in (EMPTY, 'background')]
@@ -71,21 +73,23 @@ def _table(names):
     values = [foreground.index(name) + 1 if name in foreground else 0 for name in names]
     return labels, values
 
-# %% ../../nbs/tools/03_formats.ipynb #13b66485
+# %% ../../nbs/tools/03_formats.ipynb #7734df58
 def _open_foreign(dm, folder, format):
     "datumaro's data set of a folder."
     try:
         return dm.Dataset.import_from(str(folder), format)
     except Exception as error:
-        raise SegError(f"{folder} cannot be read as {format!r} ({error}); take one of datumaro's format names that fits it") from None
+        raise SegError(f"{folder} cannot be read as {format!r} ({error}); "
+                       "take one of datumaro's format names that fits it") from None
 
-# %% ../../nbs/tools/03_formats.ipynb #8357998a
+# %% ../../nbs/tools/03_formats.ipynb #19d1da88
 def import_dataset(
     folder, # The data set
     format, # datumaro's name of its format: coco, cvat, label_me, cityscapes, voc …
     out,    # Folder for screenshots/, labels/ and labels.csv
 ):
-    "Write a data set of another format in our layout and return its `SegData`; images without annotations are left out."
+    """Write a data set of another format in our layout and return its `SegData`; images without annotations are
+    left out."""
     dm, _ = _datumaro()
     source = _open_foreign(dm, folder, format)
     labels, values = _table([category.name for category in source.categories()[dm.AnnotationType.label].items])
@@ -100,13 +104,13 @@ def import_dataset(
     write_labels(labels, Path(out)/'labels.csv')
     return find_pairs(out)
 
-# %% ../../nbs/tools/03_formats.ipynb #cdd8d52d
+# %% ../../nbs/tools/03_formats.ipynb #2342442f
 def _save_png(image, path):
     "Write a Pillow image as PNG, whole or not at all."
     with atomic_path(path) as temporary:
         image.save(temporary, format='PNG')
 
-# %% ../../nbs/tools/03_formats.ipynb #5c60cc16
+# %% ../../nbs/tools/03_formats.ipynb #9d29ea5c
 def _region_outlines(cv2, mask, value):
     "[(area of its box, value, [x0, y0, x1, y1, …])] of the connected regions of one value."
     n, regions, stats, _ = cv2.connectedComponentsWithStats((mask == value).astype(np.uint8), connectivity=4)
@@ -116,7 +120,7 @@ def _region_outlines(cv2, mask, value):
         inside = (regions[y:y + height, x:x + width] == region).astype(np.uint8)
         contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y))
         corners = contours[0].reshape(-1, 2)
-        corners = np.resize(corners, (max(3, len(corners)), 2)) # A polygon has three corners, even where a region is one pixel
+        corners = np.resize(corners, (max(3, len(corners)), 2)) # A polygon has three corners, even one of one pixel
         found.append((width*height, int(value), corners.ravel().tolist()))
     return found
 
@@ -125,7 +129,8 @@ def outlines(
     mask,         # uint8 (height, width)
     background=0, # Value that gets an outline only inside of another region
 ):
-    "[(value, [x0, y0, x1, y1, …])] whose polygons, drawn in this order onto `background`, give the mask; needs OpenCV, which datumaro brings."
+    """[(value, [x0, y0, x1, y1, …])] whose polygons, drawn in this order onto `background`, give the mask; needs
+    OpenCV, which datumaro brings."""
     import cv2
     found = [region for value in np.unique(mask) for region in _region_outlines(cv2, mask, value)]
     drawn, polygons = Image.new('L', mask.shape[::-1], background), []
@@ -136,19 +141,19 @@ def outlines(
         polygons.append((value, points))
     return polygons
 
-# %% ../../nbs/tools/03_formats.ipynb #012b46b4
+# %% ../../nbs/tools/03_formats.ipynb #06daa164
 def _single_area(mask_utils):
     "pycocotools' functions that the COCO exporter uses, with an `area` that is a number."
     return SimpleNamespace(frPyObjects=mask_utils.frPyObjects, merge=mask_utils.merge,
                            area=lambda rles: np.sum(mask_utils.area(rles)))
 
-# %% ../../nbs/tools/03_formats.ipynb #17bbb340
+# %% ../../nbs/tools/03_formats.ipynb #d547bed0
 def _full_palette(paint):
     "A `paint_mask` that is black where the palette has no color, not an index error."
     black = dict.fromkeys(range(256), (0, 0, 0))
     return lambda mask, palette: paint(mask, black | dict(palette))
 
-# %% ../../nbs/tools/03_formats.ipynb #5107f2b4
+# %% ../../nbs/tools/03_formats.ipynb #b98bc580
 def _sixteen_bits(save):
     "A `save_image` that writes int32 as uint16."
     def saved(path, image, dtype, **options):
@@ -167,15 +172,17 @@ def _newer_stack(version):
     from datumaro.plugins.data_formats.voc import exporter as voc
     patches = [patch.object(coco, 'mask_utils', _single_area(coco.mask_utils)),
                patch.object(cityscapes, 'save_image', _sixteen_bits(cityscapes.save_image))]
-    patches += [patch.object(module, 'paint_mask', _full_palette(voc.paint_mask)) for module in (voc, cityscapes, camvid)]
+    full_palette = _full_palette(voc.paint_mask)
+    patches += [patch.object(module, 'paint_mask', full_palette) for module in (voc, cityscapes, camvid)]
     with ExitStack() as stack:
         for one in patches:
             stack.enter_context(one)
         yield
 
-# %% ../../nbs/tools/03_formats.ipynb #e367a140
+# %% ../../nbs/tools/03_formats.ipynb #fbf875d9
 class _MaskAnnotations:
-    "A mask as datumaro's masks: all of a label in one, not an object. COCO then takes run lengths, Cityscapes the label's own number."
+    """A mask as datumaro's masks: all of a label in one, not an object. COCO then takes run lengths, Cityscapes
+    the label's own number."""
     def __init__(self, dm, labels, empty):
         self.dm = dm
         self.values = [value for value in range(labels.n_classes) if value != empty]
@@ -190,7 +197,7 @@ class _MaskAnnotations:
                 found.append(self.dm.Mask(image=where, label=k, id=k + 1, group=k + 1, attributes={'is_crowd': True}))
         return found
 
-# %% ../../nbs/tools/03_formats.ipynb #bf91b3cf
+# %% ../../nbs/tools/03_formats.ipynb #6f4ed321
 class _PolygonAnnotations:
     "A mask as datumaro's polygons, see `outlines`."
     def __init__(self, dm, labels, empty):
@@ -205,23 +212,25 @@ class _PolygonAnnotations:
         return [self.dm.Polygon(points, label=self.places[value], z_order=z)
                 for z, (value, points) in enumerate(outlines(known, self.empty))]
 
-# %% ../../nbs/tools/03_formats.ipynb #406e8878
+# %% ../../nbs/tools/03_formats.ipynb #d84e3d96
 def _items(data, dm, DatasetItem, annotate):
     "datumaro's items of a data set."
     load = getattr(dm.Image, 'from_file', dm.Image)
     items = []
     for i, pair in enumerate(data.pairs):
         annotations = annotate(data.read(i)[1])
-        items.append(DatasetItem(id=pair.name, subset=pair.split or 'default', media=load(path=str(pair.image)), annotations=annotations))
+        image, part = load(path=str(pair.image)), pair.split or 'default'
+        items.append(DatasetItem(id=pair.name, subset=part, media=image, annotations=annotations))
     return items
 
-# %% ../../nbs/tools/03_formats.ipynb #bef6cd3e
+# %% ../../nbs/tools/03_formats.ipynb #c81bda14
 def export_dataset(
     data,   # A `SegData`
     format, # datumaro's name of a format
     out,    # Folder
 ):
-    "Write any data set we read in another format; background and void are not annotated. CVAT gets polygons, see `outlines`, the others masks."
+    """Write any data set we read in another format; background and void are not annotated. CVAT gets polygons, see
+    `outlines`, the others masks."""
     dm, DatasetItem = _datumaro()
     empty = IGNORE if data.labels.background is None else data.labels.background
     kind = _PolygonAnnotations if format == 'cvat' else _MaskAnnotations

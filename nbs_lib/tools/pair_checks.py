@@ -8,7 +8,7 @@ __all__ = ['IMAGE_FORMATS', 'SUFFIXES', 'MAX_VALUE', 'MASK_CHECKS', 'LUMA', 'Fin
            'check_unknown_values', 'unknown_finding', 'check_void_or_label', 'check_one_label', 'check_palette',
            'mask_findings', 'PairFacts', 'judge_image', 'examine_pair']
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #31a06e29
+# %% ../../nbs/tools/09_pair_checks.ipynb #9f50aa9c
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..labels import IGNORE
 from ..masks import decode_mask, final_values, index_values, mask_values, open_image
 from .alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #29d2d731
+# %% ../../nbs/tools/09_pair_checks.ipynb #937d6fe6
 @dataclass(frozen=True)
 class Finding:
     "One thing that is wrong, or may be."
@@ -34,7 +34,7 @@ class Finding:
     remedy: str     # What to do
     fix: tuple = () # (action, arguments …) where a program can do it; files are relative to the data set's folder
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #a0c3ad12
+# %% ../../nbs/tools/09_pair_checks.ipynb #b4013c98
 def relative(
     data, # A `SegData`
     file, # Path of one of its files
@@ -42,7 +42,7 @@ def relative(
     "The path inside the data set, as text with forward slashes."
     return Path(os.path.relpath(file, data.root)).as_posix()
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #b3443a4a
+# %% ../../nbs/tools/09_pair_checks.ipynb #0dfd62e4
 def finding_about(
     data,     # A `SegData`
     files,    # The files it is about
@@ -58,26 +58,27 @@ def finding_about(
         fix = 'quarantine', names[0]
     return Finding(kind, severity, names, what, remedy, fix)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #bed8c793
+# %% ../../nbs/tools/09_pair_checks.ipynb #92a361c4
 def _all_known(values, labels):
     "Are all values labels or void, and at least two of them labels?"
     found = np.unique(values)
     known = np.isin(found, (*labels.stored, *labels.void))
     return known.all() and np.isin(found, labels.stored).sum() > 1
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #dd109d81
+# %% ../../nbs/tools/09_pair_checks.ipynb #aa503876
 def _divisions(values, labels):
     "'/N' for each N that turns the numbers of a mask into labels."
     common = int(np.gcd.reduce(np.unique(values)))
     candidates = dict.fromkeys((common, 1000, 256))
     return [f'/{n}' for n in candidates if n > 1 and _all_known(values//n, labels)]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #6eb4d100
+# %% ../../nbs/tools/09_pair_checks.ipynb #cb920b13
 def other_readings(
     image,  # Pillow image of a mask
     labels, # The `LabelSet`
 ):
-    "Ways to read a mask that leave nothing unknown, best first: names of decoders, or '/N' for numbers to be divided by N."
+    """Ways to read a mask that leave nothing unknown, best first: names of decoders, or '/N' for numbers to be
+    divided by N."""
     readings = []
     for decoder in ('value', 'color', 'red', 'green', 'blue'):
         try:
@@ -90,7 +91,7 @@ def other_readings(
             readings += _divisions(values, labels)
     return readings
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #6ab2d723
+# %% ../../nbs/tools/09_pair_checks.ipynb #74bcd4ff
 def read_as(
     image,   # Pillow image of a mask
     labels,  # The `LabelSet`
@@ -102,11 +103,11 @@ def read_as(
     values = mask_values(image, labels, 'value')
     return final_values(labels)[values//int(reading[1:])]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #9d5e91cc
+# %% ../../nbs/tools/09_pair_checks.ipynb #e0273539
 IMAGE_FORMATS = Image.registered_extensions() # {'.png': 'PNG', …}
-SUFFIXES = {'JPEG': '.jpg', 'MPO': '.jpg', 'TIFF': '.tif'} # What files of a format are usually called, where it is not the format's name
+SUFFIXES = {'JPEG': '.jpg', 'MPO': '.jpg', 'TIFF': '.tif'} # Where a file is not called as its format
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #ecf45efb
+# %% ../../nbs/tools/09_pair_checks.ipynb #112ccf7c
 def _wrong_suffix(data, file, image):
     "A `Finding` about a file whose name does not say what it holds, in a list; empty where it does."
     named = IMAGE_FORMATS.get(file.suffix.lower())
@@ -115,9 +116,10 @@ def _wrong_suffix(data, file, image):
     suffix = SUFFIXES.get(image.format, f'.{image.format.lower()}')
     fix = 'rename', relative(data, file), relative(data, file.with_suffix(suffix))
     what = f"holds {image.format} data although it is called {file.suffix}"
-    return [finding_about(data, [file], 'file type', 'warning', what, "harmless here, other programs may stumble: rename it", fix)]
+    remedy = "harmless here, other programs may stumble: rename it"
+    return [finding_about(data, [file], 'file type', 'warning', what, remedy, fix)]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #5c13cdab
+# %% ../../nbs/tools/09_pair_checks.ipynb #c0238260
 def open_checked(
     data, # A `SegData`
     file, # One of its files
@@ -127,10 +129,11 @@ def open_checked(
         image = open_image(file)
     except SegError as error:
         what = str(error).removeprefix(f'{file} ').partition(';')[0]
-        return None, [finding_about(data, [file], 'unreadable', 'error', what, "replace the file, or remove the pair", 'quarantine')]
+        remedy = "replace the file, or remove the pair"
+        return None, [finding_about(data, [file], 'unreadable', 'error', what, remedy, 'quarantine')]
     return image, _wrong_suffix(data, file, image)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #698df0d9
+# %% ../../nbs/tools/09_pair_checks.ipynb #5a460547
 @dataclass
 class MaskFacts:
     "What the checks of one mask need to know about it."
@@ -152,7 +155,7 @@ class MaskFacts:
         self.counts = np.bincount(mask_value, self.histogram[known], 256).astype(int)
         self.unknown = np.flatnonzero(~known & (self.histogram > 0))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #7a56c83b
+# %% ../../nbs/tools/09_pair_checks.ipynb #5565a029
 def _measure_index(data, pair, image):
     "`MaskFacts` of an 8-bit gray or palette image; None for all others."
     if image.mode not in ('L', 'P'):
@@ -169,15 +172,15 @@ def _measure_index(data, pair, image):
     histogram = np.bincount(meaning + 1, counts).astype(int)
     return MaskFacts(data, pair, image, stored, rows, histogram[1:], histogram[0])
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #c4636864
+# %% ../../nbs/tools/09_pair_checks.ipynb #8085d4d5
 def _row_step(image):
     "Every how many rows are looked at: 64 to 127 rows in all."
     return max(1, image.height//64)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #13b3f466
+# %% ../../nbs/tools/09_pair_checks.ipynb #670b70ba
 MAX_VALUE = 1 << 16 # Larger numbers are labels only where the table says so
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #3ff07501
+# %% ../../nbs/tools/09_pair_checks.ipynb #317d74a0
 def measure_mask(
     data,  # A `SegData`
     pair,  # A `Pair` of it
@@ -194,7 +197,7 @@ def measure_mask(
     histogram = np.bincount(values.ravel() + 1)
     return MaskFacts(data, pair, image, values, values[::_row_step(image)], histogram[1:], histogram[0])
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #0910ac3c
+# %% ../../nbs/tools/09_pair_checks.ipynb #a1cc9a83
 def _complaint(data, pair):
     "What `decode_mask` says about a mask, without the file's name; '' where it does not complain."
     try:
@@ -203,7 +206,7 @@ def _complaint(data, pair):
         return str(error).removeprefix(f'{pair.mask}: ')
     return ''
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #7e2bdc38
+# %% ../../nbs/tools/09_pair_checks.ipynb #b131b636
 def _many_colors(image):
     "Does an image have more colors than labels could need?"
     array = np.asarray(image)
@@ -212,7 +215,7 @@ def _many_colors(image):
     some = array.reshape(-1, array.shape[-1])[::7]
     return len(np.unique(some, axis=0)) > 64
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #285c8353
+# %% ../../nbs/tools/09_pair_checks.ipynb #777d7ce3
 def _is_interpolated(facts):
     "Does the mask hold values that lie between two labels?"
     if facts.image.format == 'JPEG':
@@ -222,30 +225,33 @@ def _is_interpolated(facts):
     comparable = len(facts.unknown) or not facts.data.labels.values
     return bool(comparable) and interpolation_score(facts.rows) > MAX_INTERPOLATION
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #a473f7f3
+# %% ../../nbs/tools/09_pair_checks.ipynb #0a2e5fb9
 def check_interpolation(facts):
     "Masks that were scaled with interpolation, or saved as JPEG."
     if not _is_interpolated(facts):
         return
-    how = 'was compressed as JPEG' if facts.image.format == 'JPEG' else 'was scaled with interpolation or compressed as JPEG'
+    how = 'was scaled with interpolation or compressed as JPEG'
+    if facts.image.format == 'JPEG':
+        how = 'was compressed as JPEG'
     what = f"the mask {how}, which puts values between two labels along their edge"
     if len(facts.unknown):
         what += f"; {len(facts.unknown)} of them are not in the table"
     severity = 'error' if facts.unknown_colors or len(facts.unknown) else 'warning'
-    yield _about_mask(facts, 'invented values', severity, what, "export it again as PNG; scale masks with nearest neighbor only")
+    remedy = "export it again as PNG; scale masks with nearest neighbor only"
+    yield _about_mask(facts, 'invented values', severity, what, remedy)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #8f503b5e
+# %% ../../nbs/tools/09_pair_checks.ipynb #54fa60b1
 def _about_mask(facts, kind, severity, what, remedy, fix='quarantine'):
     "A `Finding` about the mask and its image."
     return finding_about(facts.data, [facts.pair.mask, facts.pair.image], kind, severity, what, remedy, fix)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #623e13ab
+# %% ../../nbs/tools/09_pair_checks.ipynb #0607c40a
 def check_unknown_values(facts):
     "Masks with values or colors that are not in the table."
     if facts.unknown_colors or len(facts.unknown):
         yield unknown_finding(facts.data, facts.pair, facts.image, _complaint(facts.data, facts.pair))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #a7e7fa6e
+# %% ../../nbs/tools/09_pair_checks.ipynb #5bc9dd9c
 def unknown_finding(
     data,      # A `SegData`
     pair,      # A `Pair` of it
@@ -266,16 +272,17 @@ def unknown_finding(
     fix = 'decode', relative(data, pair.mask), best
     return finding_about(data, files, 'other decoder', 'error', f"{what}, but {fits}", remedy, fix)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #64b4a736
+# %% ../../nbs/tools/09_pair_checks.ipynb #2d09365a
 def check_void_or_label(facts):
     "Masks of 0 and 255 only, where 255 is void."
     labels = facts.data.labels
     found = set(np.flatnonzero(facts.histogram).tolist())
     if labels.n_classes > 1 and IGNORE in labels.void and found == {0, IGNORE}:
         what = f"the mask holds 0 and 255 only: as it stands, {facts.histogram[IGNORE]:,} pixels of 255 are void"
-        yield _about_mask(facts, 'other decoder', 'warning', what, "if 255 is a label here, convert the mask to its number; else ignore this", ())
+        remedy = "if 255 is a label here, convert the mask to its number; else ignore this"
+        yield _about_mask(facts, 'other decoder', 'warning', what, remedy, ())
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #ab9a0e8c
+# %% ../../nbs/tools/09_pair_checks.ipynb #de9bc49a
 def check_one_label(facts):
     "Masks that show a single label, or none."
     labels = facts.data.labels
@@ -285,10 +292,10 @@ def check_one_label(facts):
         remedy = "look at it; an image with one label teaches little, and a mask drawn to the wrong file looks just so"
         yield _about_mask(facts, 'one label', 'warning', f"the mask is all {name}", remedy)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #4e45dc0b
+# %% ../../nbs/tools/09_pair_checks.ipynb #11da7703
 MASK_CHECKS = check_interpolation, check_unknown_values, check_void_or_label, check_one_label
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #540af255
+# %% ../../nbs/tools/09_pair_checks.ipynb #a729305c
 def _repainted(facts):
     "[(value, the label whose color it has)] for the values of a palette image; empty where a color is no label's."
     labels = facts.data.labels
@@ -298,7 +305,7 @@ def _repainted(facts):
     meant = [by_color.get(tuple(palette[value])) for value in used]
     return [] if None in meant else list(zip(used, meant))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #e3f4ddb8
+# %% ../../nbs/tools/09_pair_checks.ipynb #f07c05bd
 def check_palette(facts):
     "Palette images whose numbers are read, and whose colors say something else."
     if facts.image.mode != 'P' or facts.data.decoder != 'value' or len(facts.unknown):
@@ -306,11 +313,13 @@ def check_palette(facts):
     codes = facts.data.labels.codes
     for value, painted in _repainted(facts):
         if value != painted:
-            what = f"value {value} ({codes[value]}) is painted in the color of {codes[painted]}: the palette and the numbers disagree"
-            yield _about_mask(facts, 'other decoder', 'warning', what, "decide which is meant; decoder='color' reads the colors", ())
+            what = (f"value {value} ({codes[value]}) is painted in the color of {codes[painted]}: "
+                    "the palette and the numbers disagree")
+            remedy = "decide which is meant; decoder='color' reads the colors"
+            yield _about_mask(facts, 'other decoder', 'warning', what, remedy, ())
             return
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #d2cedfa0
+# %% ../../nbs/tools/09_pair_checks.ipynb #682165d6
 def mask_findings(
     facts, # `MaskFacts`
 ):
@@ -322,12 +331,12 @@ def mask_findings(
             break
     return found + list(check_palette(facts))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #e2843304
+# %% ../../nbs/tools/09_pair_checks.ipynb #d784394b
 def _factors(size):
     "By what whole numbers width and height are divided, so that 64 to 127 pixels are left."
     return tuple(max(1, n//64) for n in size)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #77694b68
+# %% ../../nbs/tools/09_pair_checks.ipynb #85b6fde4
 def _reduce(image):
     "The image at 64 to 127 pixels, or as it is where it is smaller."
     factors = _factors(image.size)
@@ -336,20 +345,20 @@ def _reduce(image):
     double = tuple(-(-n//factor)*2 for n, factor in zip(image.size, factors))
     return image.resize(double, Image.Resampling.NEAREST).reduce(2)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #2e20ee28
+# %% ../../nbs/tools/09_pair_checks.ipynb #f84bbd14
 @dataclass
 class PairFacts:
     "What one pair looks like, and what is wrong with it."
     findings: list = field(default_factory=list)
     counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64)) # Pixels of each mask value
-    signature: np.ndarray | None = None # bool (256,): brighter than the pixel to the left? Much the same for nearly equal images
+    signature: np.ndarray | None = None # bool (256,): brighter than the pixel to the left? For near duplicates
     tiny: np.ndarray | None = None # int16 (16, 17, 3): the image very small
     misalignment: Misalignment | None = None
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #f8e64ae7
+# %% ../../nbs/tools/09_pair_checks.ipynb #e0ee5121
 LUMA = np.array([.299, .587, .114], np.float32) # Weights of red, green and blue in gray, ITU-R BT.601
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #a64d659c
+# %% ../../nbs/tools/09_pair_checks.ipynb #85361871
 def judge_image(
     data,  # A `SegData`
     pair,  # A `Pair` of it
@@ -362,26 +371,26 @@ def judge_image(
     facts.tiny = np.asarray(small.resize((17, 16), Image.Resampling.BOX), np.int16)
     gray = facts.tiny @ LUMA
     if gray.std() < 3 and np.std(small.convert('L')) < 3:
-        remedy = "look at it: a black or white frame teaches nothing"
-        facts.findings.append(finding_about(data, [pair.image], 'one colour', 'warning', "the image is nearly one color", remedy, 'quarantine'))
+        what, remedy = "the image is nearly one color", "look at it: a black or white frame teaches nothing"
+        facts.findings.append(finding_about(data, [pair.image], 'one colour', 'warning', what, remedy, 'quarantine'))
         return
     facts.signature = (gray[:, 1:] > gray[:, :-1]).ravel()
     if mask is not None:
         facts.misalignment = _compare(np.asarray(small), mask)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #95ba4696
+# %% ../../nbs/tools/09_pair_checks.ipynb #ef93d6c4
 def _compare(small, mask):
     "`Misalignment` of a reduced image and a reduced mask, which may differ by a pixel in size."
     height, width = min(len(small), len(mask)), min(small.shape[1], mask.shape[1])
     return misalignment(edge_map(small[:height, :width]), mask[:height, :width])
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #170cdd40
+# %% ../../nbs/tools/09_pair_checks.ipynb #d741358e
 def _reduced_mask(facts):
     "Every so many pixels of a mask, from the middle of the cells that `_reduce` makes of its image."
     width, height = _factors(facts.image.size)
     return facts.values[height//2::height, width//2::width]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #63b97f3e
+# %% ../../nbs/tools/09_pair_checks.ipynb #86ace4c1
 def _judge_mask(data, pair, stored, facts):
     "Add what there is to say about a mask to `facts`. Returns the reduced mask; None where it cannot be decoded."
     try:
@@ -393,14 +402,14 @@ def _judge_mask(data, pair, stored, facts):
     facts.findings += mask_findings(mask)
     return _reduced_mask(mask)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #1f6dab05
+# %% ../../nbs/tools/09_pair_checks.ipynb #79b85f0b
 def _upright_rgb(image):
     "The image as the camera meant it, in red, green and blue."
     if image.getexif():
         image = ImageOps.exif_transpose(image)
     return image if image.mode == 'RGB' else image.convert('RGB')
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #a5f95f74
+# %% ../../nbs/tools/09_pair_checks.ipynb #0b3031d1
 def _examine(data, pair, facts):
     "Fill `facts` from the two files of a pair."
     stored, facts.findings = open_checked(data, pair.mask)
@@ -415,9 +424,10 @@ def _examine(data, pair, facts):
         return
     what = f"the mask is {stored.width}×{stored.height}, its image {image.width}×{image.height}"
     remedy = "bring both to one size, the mask with nearest neighbor, or remove the pair"
-    facts.findings.append(finding_about(data, [pair.mask, pair.image], 'sizes differ', 'error', what, remedy, 'quarantine'))
+    files = [pair.mask, pair.image]
+    facts.findings.append(finding_about(data, files, 'sizes differ', 'error', what, remedy, 'quarantine'))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #d1838e7a
+# %% ../../nbs/tools/09_pair_checks.ipynb #18dcda6d
 def examine_pair(
     data, # A `SegData`
     i,    # Which pair
@@ -428,7 +438,8 @@ def examine_pair(
         _examine(data, pair, facts)
     except Exception as error:
         what = f"could not be examined ({type(error).__name__}: {error})"
-        facts.findings.append(finding_about(data, [pair.mask, pair.image], 'unreadable', 'error', what, "replace both files, or remove the pair", 'quarantine'))
+        files, remedy = [pair.mask, pair.image], "replace both files, or remove the pair"
+        facts.findings.append(finding_about(data, files, 'unreadable', 'error', what, remedy, 'quarantine'))
     if any(finding.severity == 'error' for finding in facts.findings):
         facts.counts[:] = 0
     return facts

@@ -11,7 +11,6 @@ __all__ = ['MIN_AGREEMENT', 'MAX_DIFFERENCE', 'RARE', 'LABEL_COLUMNS', 'STYLE', 
 import base64
 import io
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from html import escape
@@ -29,7 +28,7 @@ from .alignment import boundaries # noqa: F401 old name, removed at the merge
 from .alignment import misalignment_limit
 from .pair_checks import Finding, examine_pair, finding_about, relative
 
-# %% ../../nbs/tools/00_report.ipynb #a7284a88
+# %% ../../nbs/tools/00_report.ipynb #397e02cc
 def rooms_on_both_sides(
     data,  # A `SegData`
     train, # Indices of the training pairs
@@ -41,19 +40,20 @@ def rooms_on_both_sides(
     if not both:
         return []
     what = f"{len(both)} room(s) or sequence(s) are in training and validation: {', '.join(both[:8])}"
-    return [Finding('room on both sides', 'warning', (), what, "split by room or sequence, or the score measures memory")]
+    remedy = "split by room or sequence, or the score measures memory"
+    return [Finding('room on both sides', 'warning', (), what, remedy)]
 
-# %% ../../nbs/tools/00_report.ipynb #2cdb4a70
+# %% ../../nbs/tools/00_report.ipynb #3e5db543
 MIN_AGREEMENT = 0.8*256 # Agreements less disagreements of 256 comparisons
 MAX_DIFFERENCE = 6      # Mean levels of 255 by which the reduced images may differ
 
-# %% ../../nbs/tools/00_report.ipynb #c4d618ba
+# %% ../../nbs/tools/00_report.ipynb #023430e8
 def _signs(facts, indices):
     "float32 (indices, 256): the signatures as +1 and -1."
     signatures = [facts[i].signature for i in indices]
     return np.where(signatures, np.float32(1), np.float32(-1))
 
-# %% ../../nbs/tools/00_report.ipynb #404a5235
+# %% ../../nbs/tools/00_report.ipynb #0956a576
 def similar_pairs(
     facts, # `PairFacts` of all pairs
     train, # Indices of training pairs that have a signature
@@ -68,7 +68,7 @@ def similar_pairs(
             nearest = np.argsort(-agreement[row], kind='stable')[:3]
             yield part[row], [train[k] for k in nearest if agreement[row, k] >= MIN_AGREEMENT]
 
-# %% ../../nbs/tools/00_report.ipynb #375cc0cd
+# %% ../../nbs/tools/00_report.ipynb #3b35f1e6
 def _nearly_equal(facts, i, candidates):
     "The first candidate that shows nearly the same as image `i`; None where none does."
     for k in candidates:
@@ -76,7 +76,7 @@ def _nearly_equal(facts, i, candidates):
         if np.abs(difference - np.median(difference)).mean() < MAX_DIFFERENCE:
             return k
 
-# %% ../../nbs/tools/00_report.ipynb #152eac8f
+# %% ../../nbs/tools/00_report.ipynb #4920091b
 def _duplicate(data, facts, i, k):
     "The finding about two images that are nearly the same, or the same."
     files = [data.pairs[i].image, data.pairs[k].image]
@@ -84,7 +84,8 @@ def _duplicate(data, facts, i, k):
     if np.array_equal(facts[i].tiny, facts[k].tiny):
         exact = np.array_equal(*(np.asarray(read_image(file)) for file in files))
     kind, like = ('duplicate', 'the same image as') if exact else ('near duplicate', 'nearly the same image as')
-    return finding_about(data, files, kind, 'warning', f"validation shows {like} training", "keep one of them, or put both on one side", 'quarantine')
+    what, remedy = f"validation shows {like} training", "keep one of them, or put both on one side"
+    return finding_about(data, files, kind, 'warning', what, remedy, 'quarantine')
 
 # %% ../../nbs/tools/00_report.ipynb #6d4b6cb8
 def across_split(
@@ -108,10 +109,10 @@ def across_split(
                 found.append(_duplicate(data, facts, i, twin))
     return found
 
-# %% ../../nbs/tools/00_report.ipynb #167c831f
+# %% ../../nbs/tools/00_report.ipynb #988acab4
 RARE = 3 # Images; a label in fewer is hardly learnt
 
-# %% ../../nbs/tools/00_report.ipynb #ae0db548
+# %% ../../nbs/tools/00_report.ipynb #c2c21a14
 def rare_labels(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -120,13 +121,16 @@ def rare_labels(
     shown = sum((one.counts > 0 for one in facts), np.zeros(256, int))
     labels, n = data.labels, len(facts)
     if shown.any() and not shown[:labels.n_classes].any():
-        yield Finding('only void', 'error', (), "every pixel is void", "there is nothing to learn; check the table's void values")
+        remedy = "there is nothing to learn; check the table's void values"
+        yield Finding('only void', 'error', (), "every pixel is void", remedy)
     for name, images in zip(labels.codes, shown):
         if images < min(RARE, n):
             share = f'only {images} of' if images else 'none of the'
-            yield Finding('rare label', 'warning', (), f"{name} appears in {share} {n} masks", "add images that show it, or take it out of the table")
+            what = f"{name} appears in {share} {n} masks"
+            remedy = "add images that show it, or take it out of the table"
+            yield Finding('rare label', 'warning', (), what, remedy)
 
-# %% ../../nbs/tools/00_report.ipynb #49de1a71
+# %% ../../nbs/tools/00_report.ipynb #e2221ea2
 def misaligned_masks(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -140,11 +144,12 @@ def misaligned_masks(
         shift = ''
         if off.how == 'shifted':
             shift = f" (moved by {off.down:+} % of the height downwards and {off.right:+} % of the width to the right)"
-        what = f"the mask's edges meet the image's far better when it is {off.how}{shift}: their correlation rises by {off.gain:.2f}"
+        what = (f"the mask's edges meet the image's far better when it is {off.how}{shift}: "
+                f"their correlation rises by {off.gain:.2f}")
         remedy = "look at it; was one of the two flipped, cropped or rotated?"
         yield finding_about(data, [pair.mask, pair.image], f'{off.how} mask', 'warning', what, remedy, 'quarantine')
 
-# %% ../../nbs/tools/00_report.ipynb #099848bc
+# %% ../../nbs/tools/00_report.ipynb #c54623c3
 def over_all(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -152,7 +157,7 @@ def over_all(
     "Findings that take the whole set to see: labels that are rare, masks that lie badly."
     return [*rare_labels(data, facts), *misaligned_masks(data, facts)]
 
-# %% ../../nbs/tools/00_report.ipynb #f92ac9d4
+# %% ../../nbs/tools/00_report.ipynb #746784dc
 def unpaired_finding(
     data, # A `SegData`
     lone, # One of the files without a partner in `data.lone`
@@ -171,7 +176,7 @@ def unpaired_finding(
     files = [relative(data, file) for file in (lone.file, lone.meant) if file]
     return Finding('missing partner', 'error', tuple(files), what, remedy, fix)
 
-# %% ../../nbs/tools/00_report.ipynb #1516c39f
+# %% ../../nbs/tools/00_report.ipynb #07613625
 LABEL_COLUMNS = 'label', 'pixels', 'share', 'pictures'
 
 # %% ../../nbs/tools/00_report.ipynb #94bd7890
@@ -203,24 +208,29 @@ class Report:
         if not data:
             return f"{self.root}: not a data set"
         note = f" ({data.note})" if data.note else ''
-        return f"{len(data)} pairs in {data.root}, layout {data.layout}, {data.labels.n_classes} labels, decoder {data.decoder}{note}"
+        return (f"{len(data)} pairs in {data.root}, layout {data.layout}, "
+                f"{data.labels.n_classes} labels, decoder {data.decoder}{note}")
 
     def to_dict(self):
         "All of it as `json` can write it."
         return _report_dict(self)
 
     def __repr__(self):
-        lines = [f"{severity}: {kind}, {len(found)} times, e.g. {found[0].what}" for (severity, kind), found in self.by_kind.items()]
+        lines = []
+        for (severity, kind), found in self.by_kind.items():
+            lines.append(f"{severity}: {kind}, {len(found)} times, e.g. {found[0].what}")
         return '\n'.join([self.headline, *lines])
 
     def _repr_html_(self):
         return _findings_table(self)
 
-# %% ../../nbs/tools/00_report.ipynb #b60d6713
+# %% ../../nbs/tools/00_report.ipynb #b1685844
 def _report_dict(report):
     "A `Report` as plain lists, dictionaries, text and numbers."
     data = report.data
-    known = {'layout': data.layout, 'decoder': data.decoder, 'note': data.note} if data else dict.fromkeys(('layout', 'decoder', 'note'))
+    known = dict.fromkeys(('layout', 'decoder', 'note'))
+    if data:
+        known = {'layout': data.layout, 'decoder': data.decoder, 'note': data.note}
     errors = len(report.errors)
     return {
         'root': str(report.root), **known, 'pairs': len(data) if data else 0,
@@ -229,7 +239,7 @@ def _report_dict(report):
         'labels': [dict(zip(LABEL_COLUMNS, row)) for row in report.labels],
     }
 
-# %% ../../nbs/tools/00_report.ipynb #0d739f1d
+# %% ../../nbs/tools/00_report.ipynb #b6baa795
 def _findings_table(report):
     "A `Report` as an HTML table: one row a kind of finding."
     rows = []
@@ -240,7 +250,7 @@ def _findings_table(report):
     table = f"<table><tr><th><th>finding<th>number<th>first file<th>what<th>what to do{''.join(rows)}</table>"
     return f"<p>{escape(report.headline)}</p>" + (table if rows else '<p>nothing to complain about</p>')
 
-# %% ../../nbs/tools/00_report.ipynb #d0f41ae7
+# %% ../../nbs/tools/00_report.ipynb #f71ccc3d
 def examine_all(
     data,          # A `SegData`
     progress=None, # Called with (pairs done, pairs in all)
@@ -254,7 +264,7 @@ def examine_all(
                 progress(len(facts), n)
     return facts
 
-# %% ../../nbs/tools/00_report.ipynb #0db7519f
+# %% ../../nbs/tools/00_report.ipynb #8896c108
 def check_dataset(
     data,          # A `SegData`, or a folder
     valid=0.2,     # Share to validate on, as the training will have it
@@ -288,7 +298,7 @@ table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:left;ver
 figure{display:inline-block;margin:.5em 1em .5em 0;vertical-align:top;max-width:21em}
 figcaption{font-size:.85em;overflow-wrap:anywhere}img{height:96px;margin-right:3px;image-rendering:pixelated}"""
 
-# %% ../../nbs/tools/00_report.ipynb #f29a6052
+# %% ../../nbs/tools/00_report.ipynb #76b3a2f7
 def _is_mask(data, file):
     "Is this file a mask, by what it is paired with or by the folder it lies in?"
     if file in {pair.mask for pair in data.pairs}:
@@ -297,7 +307,7 @@ def _is_mask(data, file):
     image_folders = {pair.image.parent for pair in data.pairs}
     return file.parent in mask_folders - image_folders
 
-# %% ../../nbs/tools/00_report.ipynb #fd4b7bbd
+# %% ../../nbs/tools/00_report.ipynb #3051ef76
 def _as_gray(image):
     "A mask that cannot be decoded, as gray levels that can be seen."
     if image.mode in ('RGB', 'RGBA'):
@@ -306,7 +316,7 @@ def _as_gray(image):
     gray = values/max(1, np.max(values))*255
     return ImageOps.autocontrast(Image.fromarray(gray.astype(np.uint8)))
 
-# %% ../../nbs/tools/00_report.ipynb #c52601b3
+# %% ../../nbs/tools/00_report.ipynb #21e53196
 def _painted(data, image):
     "A mask in the table's colors, or as gray levels where it cannot be decoded."
     try:
@@ -315,7 +325,7 @@ def _painted(data, image):
         return _as_gray(image)
     return Image.fromarray(data.labels.palette[mask])
 
-# %% ../../nbs/tools/00_report.ipynb #7b5c88f5
+# %% ../../nbs/tools/00_report.ipynb #077d608d
 def thumbnail(
     data,      # A `SegData`
     name,      # A file's path inside it
@@ -335,12 +345,12 @@ def thumbnail(
     content = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="{escape(name)}" title="{escape(name)}" src="data:image/jpeg;base64,{content}">'
 
-# %% ../../nbs/tools/00_report.ipynb #41e3c50c
+# %% ../../nbs/tools/00_report.ipynb #e0d49c5f
 def _said(finding):
     "A finding as HTML: files, what was seen, and what to do."
     return f"<b>{escape(', '.join(finding.files))}</b> {escape(finding.what)}<br>→ {escape(finding.remedy)}"
 
-# %% ../../nbs/tools/00_report.ipynb #a7394a0f
+# %% ../../nbs/tools/00_report.ipynb #99544b05
 def _figure(data, finding):
     "A finding with small images of its files."
     images = ''
@@ -348,7 +358,7 @@ def _figure(data, finding):
         images = ''.join(thumbnail(data, name) for name in finding.files)
     return f"<figure>{images}<figcaption>{_said(finding)}</figcaption></figure>"
 
-# %% ../../nbs/tools/00_report.ipynb #16719dcd
+# %% ../../nbs/tools/00_report.ipynb #8732e1e9
 def _section(data, severity, kind, found, most):
     "All findings of a kind: the first `most` of them with images."
     figures = ''.join(_figure(data, finding) for finding in found[:most])
@@ -357,15 +367,18 @@ def _section(data, severity, kind, found, most):
         more = f"<details><summary>{len(found) - most} more</summary><ul>{more}</ul></details>"
     return f"<h2><span class={severity}>{severity}</span> {escape(kind)} · {len(found)}</h2>{figures}{more}"
 
-# %% ../../nbs/tools/00_report.ipynb #fefe14a7
+# %% ../../nbs/tools/00_report.ipynb #f8bf9593
 def _labels_table(rows):
     "The rows of `label_table` as HTML; '' where there are none."
     if not rows:
         return ''
-    cells = [f"<tr><td>{escape(name)}<td class=n>{pixels:,}<td class=n>{share:.3%}<td class=n>{images:,}" for name, pixels, share, images in rows]
-    return f"<h2>Labels, rarest first</h2><table><tr><th>label<th>pixels<th>share<th>pictures{''.join(cells)}</table>"
+    cells = []
+    for name, pixels, share, images in rows:
+        cells.append(f"<tr><td>{escape(name)}<td class=n>{pixels:,}<td class=n>{share:.3%}<td class=n>{images:,}")
+    head = "<h2>Labels, rarest first</h2><table><tr><th>label<th>pixels<th>share<th>pictures"
+    return f"{head}{''.join(cells)}</table>"
 
-# %% ../../nbs/tools/00_report.ipynb #151c4d56
+# %% ../../nbs/tools/00_report.ipynb #78a6b064
 def report_html(
     report, # A `Report`
     most=6, # Findings of a kind shown with images; the others are listed
@@ -381,7 +394,7 @@ def report_html(
             f"<p>{verdict}, {len(report.findings) - errors} warnings</p>{''.join(sections)}"
             f"{_labels_table(report.labels)}</html>\n")
 
-# %% ../../nbs/tools/00_report.ipynb #c5c503f5
+# %% ../../nbs/tools/00_report.ipynb #7f26127c
 def print_report(
     report,  # A `Report`
     most=5,  # Findings of a kind that are said; the others are counted
@@ -399,7 +412,7 @@ def print_report(
         if len(found) > most:
             print(f"  … and {len(found) - most} more")
 
-# %% ../../nbs/tools/00_report.ipynb #924418f0
+# %% ../../nbs/tools/00_report.ipynb #29cb0dfe
 def save_report(
     report, # A `Report`
     folder, # Where report.json and report.html go; made if missing
