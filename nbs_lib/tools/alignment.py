@@ -6,15 +6,15 @@
 __all__ = ['MAX_INTERPOLATION', 'GOOD_FIT', 'MIN_BOUNDARIES', 'SHARP_SHIFT', 'SHARP_MIRROR', 'interpolation_score', 'edge_map',
            'boundaries', 'Peak', 'Misalignment', 'misalignment', 'misalignment_limit']
 
-# %% ../../nbs/tools/08_alignment.ipynb #28ac502e
+# %% ../../nbs/tools/08_alignment.ipynb #2af414b3
 from typing import NamedTuple
 
 import numpy as np
 
-# %% ../../nbs/tools/08_alignment.ipynb #97ac94bf
+# %% ../../nbs/tools/08_alignment.ipynb #b17e2848
 MAX_INTERPOLATION = 0.12
 
-# %% ../../nbs/tools/08_alignment.ipynb #b14ddead
+# %% ../../nbs/tools/08_alignment.ipynb #597a956d
 def interpolation_score(
     mask, # Mask array (height, width) of numbers
 ):
@@ -27,7 +27,7 @@ def interpolation_score(
     ramps = [np.count_nonzero(steps[:, 1:] & steps[:, :-1]) for steps in (rises, falls)]
     return sum(ramps)/changes
 
-# %% ../../nbs/tools/08_alignment.ipynb #affd281e
+# %% ../../nbs/tools/08_alignment.ipynb #c00e2feb
 def edge_map(
     small, # Reduced image, uint8 (height, width, 3)
 ):
@@ -39,7 +39,7 @@ def edge_map(
     edges[1:] += np.abs(channels[:, 1:] - channels[:, :-1]).max(0)
     return np.sqrt(edges, out=edges)
 
-# %% ../../nbs/tools/08_alignment.ipynb #a8916568
+# %% ../../nbs/tools/08_alignment.ipynb #e891efa7
 def boundaries(
     mask, # Mask array (height, width) of numbers
 ):
@@ -49,7 +49,7 @@ def boundaries(
     found[1:] |= mask[1:] != mask[:-1]
     return found
 
-# %% ../../nbs/tools/08_alignment.ipynb #86fe1de8
+# %% ../../nbs/tools/08_alignment.ipynb #2a212902
 def _correlations(edges, variants, scale):
     "The best correlation of each variant of the boundaries, give or take one pixel: float (variants,)."
     height, width = edges.shape
@@ -63,7 +63,7 @@ def _correlations(edges, variants, scale):
     products = around.reshape(9, -1) @ inner.reshape(len(variants), -1).T
     return products.max(0)/scale
 
-# %% ../../nbs/tools/08_alignment.ipynb #4861fc96
+# %% ../../nbs/tools/08_alignment.ipynb #2296c05e
 class Peak(NamedTuple):
     "The shift at which the boundaries fit the edges best."
     down: int        # Pixels to move the mask downwards
@@ -71,7 +71,7 @@ class Peak(NamedTuple):
     sharpness: float # How far the peak stands out, in standard deviations
     gain: float      # How much better it is than staying here, give or take one pixel
 
-# %% ../../nbs/tools/08_alignment.ipynb #2e537cf8
+# %% ../../nbs/tools/08_alignment.ipynb #60de6477
 def _best_shift(edges, boundary):
     "The `Peak` of the correlation over all shifts. The shifts wrap around."
     spectrum = np.fft.rfft2(edges)*np.conj(np.fft.rfft2(boundary))
@@ -83,7 +83,7 @@ def _best_shift(edges, boundary):
     down, right = [int(i - n if i > n//2 else i) for i, n in zip(at, fit.shape)]
     return Peak(down, right, sharp[at]/sharp.std(), fit[at] - here)
 
-# %% ../../nbs/tools/08_alignment.ipynb #7e808e4b
+# %% ../../nbs/tools/08_alignment.ipynb #8e43ce0d
 class Misalignment(NamedTuple):
     "How much better a mask would fit its image somewhere else."
     gain: float    # By how much the correlation of boundaries and edges rises; 0 where the mask fits best as it is
@@ -91,12 +91,12 @@ class Misalignment(NamedTuple):
     down: int = 0  # The shift that mends it, in % of the height downwards
     right: int = 0 # And in % of the width to the right
 
-# %% ../../nbs/tools/08_alignment.ipynb #961ff117
+# %% ../../nbs/tools/08_alignment.ipynb #de15a99e
 GOOD_FIT = 0.35      # Correlation that most pairs reach, and 99 % of shifted masks in five data sets do not
 MIN_BOUNDARIES = 16  # Pixels; a mask with fewer boundaries says too little
 SHARP_SHIFT, SHARP_MIRROR = 7, 5  # Standard deviations
 
-# %% ../../nbs/tools/08_alignment.ipynb #e0dec1c5
+# %% ../../nbs/tools/08_alignment.ipynb #2aaf377d
 def _mirrored(edges, variants, fits):
     "`Misalignment` of a mask that fits far better when it is mirrored; None where it does not."
     best = 1 + int(np.argmax(fits[1:]))
@@ -107,7 +107,7 @@ def _mirrored(edges, variants, fits):
     if in_place and peak.sharpness > SHARP_MIRROR:
         return Misalignment(float(fits[best] - fits[0]), 'mirrored')
 
-# %% ../../nbs/tools/08_alignment.ipynb #f0b6122d
+# %% ../../nbs/tools/08_alignment.ipynb #b7921de0
 def _shifted(edges, boundary, scale):
     "`Misalignment` of a mask that fits far better when it is shifted; None where it does not."
     peak = _best_shift(edges, boundary)
@@ -116,7 +116,7 @@ def _shifted(edges, boundary, scale):
     height, width = edges.shape
     return Misalignment(float(peak.gain/scale), 'shifted', round(100*peak.down/height), round(100*peak.right/width))
 
-# %% ../../nbs/tools/08_alignment.ipynb #f6184c59
+# %% ../../nbs/tools/08_alignment.ipynb #4dc81a3b
 def misalignment(
     edges, # float (height, width) from `edge_map`
     mask,  # Mask (height, width), reduced to the same size
@@ -136,7 +136,7 @@ def misalignment(
         found = _shifted(edges, boundary, scale)
     return found or Misalignment(0.)
 
-# %% ../../nbs/tools/08_alignment.ipynb #c45769df
+# %% ../../nbs/tools/08_alignment.ipynb #9134133e
 def misalignment_limit(
     gains, # The `gain` of all pairs
 ):

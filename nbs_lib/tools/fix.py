@@ -14,13 +14,13 @@ from pathlib import Path
 
 from ..core import SegError, atomic_path, read_json, seg_command, write_json
 from ..masks import mask_image, open_image
-from .report import check_dataset
 from .pair_checks import read_as
+from .report import check_dataset
 
 # %% ../../nbs/tools/01_fix.ipynb #6b139ef3
 HOME = '.seg_fix'
 
-# %% ../../nbs/tools/01_fix.ipynb #2cd9c62d
+# %% ../../nbs/tools/01_fix.ipynb #363f4a6e
 def file_groups(
     data, # A `SegData`
 ):
@@ -29,7 +29,7 @@ def file_groups(
     unpaired = [[lone.file] for lone in data.lone]
     return pairs + unpaired
 
-# %% ../../nbs/tools/01_fix.ipynb #b1bceb17
+# %% ../../nbs/tools/01_fix.ipynb #86381425
 def find_group(
     data, # A `SegData`
     name, # Path of a file inside the data set, or a file name without its ending
@@ -46,12 +46,12 @@ def find_group(
         raise SegError(f"{name!r} is the name of {len(found)} pairs: {paths}; give one of these paths")
     return found[0]
 
-# %% ../../nbs/tools/01_fix.ipynb #72224f9e
+# %% ../../nbs/tools/01_fix.ipynb #7db916aa
 def _relative(files, root):
     "Paths inside the data set, as text with forward slashes."
     return [Path(os.path.relpath(file, root)).as_posix() for file in files]
 
-# %% ../../nbs/tools/01_fix.ipynb #00e59448
+# %% ../../nbs/tools/01_fix.ipynb #f044052c
 def chosen_files(
     data,  # A `SegData`
     names, # Paths inside the data set, or file names without their ending
@@ -62,7 +62,7 @@ def chosen_files(
     files = [file for group in file_groups(data) for file in group if tuple(group) in chosen]
     return [file for file in dict.fromkeys(files) if file not in others]
 
-# %% ../../nbs/tools/01_fix.ipynb #cd6cd1e4
+# %% ../../nbs/tools/01_fix.ipynb #716c1dd2
 class FixPlan:
     """Steps to take in the folder `root`: {'move': from, 'to': to} and {'write': file, 'from': original,
     'reading': how it is read}."""
@@ -81,13 +81,13 @@ class FixPlan:
         self.steps.append({'move': source, 'to': target})
         return True
 
-# %% ../../nbs/tools/01_fix.ipynb #d7c67be9
+# %% ../../nbs/tools/01_fix.ipynb #76a1a723
 def _next_number(root):
     "The number of the next repair of a folder, as three digits."
     numbers = [int(path.name) for path in (Path(root)/HOME).glob('*') if path.name.isdigit()]
     return f'{1 + max(numbers, default=0):03}'
 
-# %% ../../nbs/tools/01_fix.ipynb #0697768e
+# %% ../../nbs/tools/01_fix.ipynb #8502b9c4
 def plan_quarantine(
     plan,   # A `FixPlan`
     report, # From `check_dataset`
@@ -100,7 +100,7 @@ def plan_quarantine(
     for path in _relative(chosen_files(report.data, chosen), report.data.root):
         plan.move(path, f'{plan.home}/quarantine/{path}')
 
-# %% ../../nbs/tools/01_fix.ipynb #3feabdee
+# %% ../../nbs/tools/01_fix.ipynb #6afe1496
 def plan_renames(
     plan,   # A `FixPlan`
     report, # From `check_dataset`
@@ -112,7 +112,7 @@ def plan_renames(
         if plan.move(*finding.fix[1:]):
             plan.used.update(finding.files)
 
-# %% ../../nbs/tools/01_fix.ipynb #3b2c07f3
+# %% ../../nbs/tools/01_fix.ipynb #4a48530c
 def is_index_png(
     mask, # A mask file
     data, # A `SegData`
@@ -122,7 +122,7 @@ def is_index_png(
     is_png = image.format == 'PNG' and mask.suffix.lower() == '.png' and image.mode in ('L', 'P')
     return is_png and data.decoder in ('auto', 'value') and not data.labels.values
 
-# %% ../../nbs/tools/01_fix.ipynb #49e7c24b
+# %% ../../nbs/tools/01_fix.ipynb #becc7481
 def plan_encode(
     plan,    # A `FixPlan`
     mask,    # Path of the mask inside the data set
@@ -134,7 +134,7 @@ def plan_encode(
         target = Path(mask).with_suffix('.png').as_posix()
         plan.steps.append({'write': target, 'from': original, 'reading': reading})
 
-# %% ../../nbs/tools/01_fix.ipynb #8cca9324
+# %% ../../nbs/tools/01_fix.ipynb #7cdf0ba5
 def plan_reencoding(
     plan,   # A `FixPlan`
     report, # From `check_dataset`
@@ -149,7 +149,7 @@ def plan_reencoding(
     if not any(table.exists() for table in tables):
         plan.steps.append({'write': 'labelmap.txt'})
 
-# %% ../../nbs/tools/01_fix.ipynb #34f6b817
+# %% ../../nbs/tools/01_fix.ipynb #7e3b0d29
 def plan_fixes(
     report,         # From `check_dataset`
     quarantine=(),  # Names of pairs to take out, or their paths; 'errors': all with an error nothing else mends
@@ -168,7 +168,7 @@ def plan_fixes(
         plan_reencoding(plan, report)
     return plan.steps
 
-# %% ../../nbs/tools/01_fix.ipynb #0ca3be05
+# %% ../../nbs/tools/01_fix.ipynb #42fc44ca
 def describe_step(
     step, # A step from `plan_fixes`
 ):
@@ -189,7 +189,7 @@ def labelmap_text(
         lines.append(f'{name}:{red},{green},{blue}::\n')
     return ''.join(lines)
 
-# %% ../../nbs/tools/01_fix.ipynb #538535e5
+# %% ../../nbs/tools/01_fix.ipynb #de7fd2b7
 def take_step(
     data, # A `SegData`
     step, # A step from `plan_fixes`
@@ -207,7 +207,7 @@ def take_step(
         else:
             temporary.write_text(labelmap_text(data.labels), encoding='utf-8')
 
-# %% ../../nbs/tools/01_fix.ipynb #35bccd3c
+# %% ../../nbs/tools/01_fix.ipynb #584a697c
 def apply_fixes(
     data,  # A `SegData`
     steps, # From `plan_fixes`
@@ -224,7 +224,7 @@ def apply_fixes(
         take_step(data, step)
     return journal
 
-# %% ../../nbs/tools/01_fix.ipynb #083286af
+# %% ../../nbs/tools/01_fix.ipynb #5471b05b
 def open_journals(
     root, # Folder of the data set, or one that holds it
 ):
@@ -239,7 +239,7 @@ def open_journals(
             return journals
     return []
 
-# %% ../../nbs/tools/01_fix.ipynb #8001fb32
+# %% ../../nbs/tools/01_fix.ipynb #e4d37e40
 def undo_step(
     root,  # Folder of the data set
     step,  # A step from a journal
@@ -257,7 +257,7 @@ def undo_step(
     source.rename(target)
     return True
 
-# %% ../../nbs/tools/01_fix.ipynb #de485460
+# %% ../../nbs/tools/01_fix.ipynb #5855ae49
 def undo_fixes(
     root, # Folder of the data set, or one that holds it
 ):
@@ -273,7 +273,7 @@ def undo_fixes(
     write_json(newest, journal | {'undone': True})
     return sum(undone)
 
-# %% ../../nbs/tools/01_fix.ipynb #17ce2c5d
+# %% ../../nbs/tools/01_fix.ipynb #3c714e7f
 def read_names(
     text, # Names with commas between, or a text file with one name a line
 ):

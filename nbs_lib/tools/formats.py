@@ -30,7 +30,7 @@ def _datumaro():
                        "install it with `pip install segmentation-learner[formats]`") from None
     return dm, DatasetItem
 
-# %% ../../nbs/tools/03_formats.ipynb #b75654c5
+# %% ../../nbs/tools/03_formats.ipynb #cad2ceb9
 def draw_annotations(
     annotations, # datumaro's masks and polygons of one image
     size,        # (height, width)
@@ -50,7 +50,7 @@ def draw_annotations(
             mask = np.array(image)
     return mask
 
-# %% ../../nbs/tools/03_formats.ipynb #8c4007f0
+# %% ../../nbs/tools/03_formats.ipynb #0cd8917f
 def unique_names(
     items, # (id, name of its part) of each image
 ):
@@ -65,7 +65,7 @@ def unique_names(
         names.append(name)
     return names
 
-# %% ../../nbs/tools/03_formats.ipynb #de740909
+# %% ../../nbs/tools/03_formats.ipynb #ec34ca67
 def _table(names):
     "(`LabelSet`, mask value of each name) for the labels of another format: 0 is empty, or what is called so."
     foreground = [name for name in names if name.lower() not in (EMPTY, 'background')]
@@ -73,7 +73,7 @@ def _table(names):
     values = [foreground.index(name) + 1 if name in foreground else 0 for name in names]
     return labels, values
 
-# %% ../../nbs/tools/03_formats.ipynb #7734df58
+# %% ../../nbs/tools/03_formats.ipynb #12bd05af
 def _open_foreign(dm, folder, format):
     "datumaro's data set of a folder."
     try:
@@ -82,7 +82,7 @@ def _open_foreign(dm, folder, format):
         raise SegError(f"{folder} cannot be read as {format!r} ({error}); "
                        "take one of datumaro's format names that fits it") from None
 
-# %% ../../nbs/tools/03_formats.ipynb #19d1da88
+# %% ../../nbs/tools/03_formats.ipynb #0b5c8996
 def import_dataset(
     folder, # The data set
     format, # datumaro's name of its format: coco, cvat, label_me, cityscapes, voc …
@@ -104,13 +104,13 @@ def import_dataset(
     write_labels(labels, Path(out)/'labels.csv')
     return find_pairs(out)
 
-# %% ../../nbs/tools/03_formats.ipynb #2342442f
+# %% ../../nbs/tools/03_formats.ipynb #4ee5d4ea
 def _save_png(image, path):
     "Write a Pillow image as PNG, whole or not at all."
     with atomic_path(path) as temporary:
         image.save(temporary, format='PNG')
 
-# %% ../../nbs/tools/03_formats.ipynb #9d29ea5c
+# %% ../../nbs/tools/03_formats.ipynb #a5c81d26
 def _region_outlines(cv2, mask, value):
     "[(area of its box, value, [x0, y0, x1, y1, …])] of the connected regions of one value."
     n, regions, stats, _ = cv2.connectedComponentsWithStats((mask == value).astype(np.uint8), connectivity=4)
@@ -141,19 +141,19 @@ def outlines(
         polygons.append((value, points))
     return polygons
 
-# %% ../../nbs/tools/03_formats.ipynb #06daa164
+# %% ../../nbs/tools/03_formats.ipynb #f5105d8b
 def _single_area(mask_utils):
     "pycocotools' functions that the COCO exporter uses, with an `area` that is a number."
     return SimpleNamespace(frPyObjects=mask_utils.frPyObjects, merge=mask_utils.merge,
                            area=lambda rles: np.sum(mask_utils.area(rles)))
 
-# %% ../../nbs/tools/03_formats.ipynb #d547bed0
+# %% ../../nbs/tools/03_formats.ipynb #4c8318f4
 def _full_palette(paint):
     "A `paint_mask` that is black where the palette has no color, not an index error."
     black = dict.fromkeys(range(256), (0, 0, 0))
     return lambda mask, palette: paint(mask, black | dict(palette))
 
-# %% ../../nbs/tools/03_formats.ipynb #b98bc580
+# %% ../../nbs/tools/03_formats.ipynb #0d693491
 def _sixteen_bits(save):
     "A `save_image` that writes int32 as uint16."
     def saved(path, image, dtype, **options):
@@ -179,7 +179,7 @@ def _newer_stack(version):
             stack.enter_context(one)
         yield
 
-# %% ../../nbs/tools/03_formats.ipynb #fbf875d9
+# %% ../../nbs/tools/03_formats.ipynb #843d076f
 class _MaskAnnotations:
     """A mask as datumaro's masks: all of a label in one, not an object. COCO then takes run lengths, Cityscapes
     the label's own number."""
@@ -197,7 +197,7 @@ class _MaskAnnotations:
                 found.append(self.dm.Mask(image=where, label=k, id=k + 1, group=k + 1, attributes={'is_crowd': True}))
         return found
 
-# %% ../../nbs/tools/03_formats.ipynb #6f4ed321
+# %% ../../nbs/tools/03_formats.ipynb #e5e96011
 class _PolygonAnnotations:
     "A mask as datumaro's polygons, see `outlines`."
     def __init__(self, dm, labels, empty):
@@ -212,7 +212,7 @@ class _PolygonAnnotations:
         return [self.dm.Polygon(points, label=self.places[value], z_order=z)
                 for z, (value, points) in enumerate(outlines(known, self.empty))]
 
-# %% ../../nbs/tools/03_formats.ipynb #d84e3d96
+# %% ../../nbs/tools/03_formats.ipynb #3d5c5eb7
 def _items(data, dm, DatasetItem, annotate):
     "datumaro's items of a data set."
     load = getattr(dm.Image, 'from_file', dm.Image)
@@ -223,7 +223,7 @@ def _items(data, dm, DatasetItem, annotate):
         items.append(DatasetItem(id=pair.name, subset=part, media=image, annotations=annotations))
     return items
 
-# %% ../../nbs/tools/03_formats.ipynb #c81bda14
+# %% ../../nbs/tools/03_formats.ipynb #db7b2da2
 def export_dataset(
     data,   # A `SegData`
     format, # datumaro's name of a format

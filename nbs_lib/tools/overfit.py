@@ -26,7 +26,7 @@ from ..metrics import confusion_matrix, scores
 from .alignment import MAX_INTERPOLATION, boundaries, edge_map, interpolation_score
 from .pair_checks import other_readings
 
-# %% ../../nbs/tools/05_overfit.ipynb #e2f23390
+# %% ../../nbs/tools/05_overfit.ipynb #5034c8c5
 def find_pair(
     data,  # A `SegData`
     image, # Which image: its index, its name, or its file
@@ -54,13 +54,13 @@ def one_image(
     valid_pairs = (replace(pair, split='valid'),)*valid
     return replace(data, pairs=train_pairs + valid_pairs)
 
-# %% ../../nbs/tools/05_overfit.ipynb #dc1ed53d
+# %% ../../nbs/tools/05_overfit.ipynb #d3c39e5e
 def _far_offsets(shape):
     "bool (height, width): offsets that are further away than an eighth of the image, counted around its edges."
     rows, columns = [np.minimum(np.arange(n), n - np.arange(n)) > n//8 for n in shape]
     return rows[:, None] | columns
 
-# %% ../../nbs/tools/05_overfit.ipynb #838fbbb5
+# %% ../../nbs/tools/05_overfit.ipynb #1aca80a8
 def _best_nearby(fit):
     "The best of each value and its eight neighbors, around the edges of the image: float (height, width)."
     padded = F.pad(torch.from_numpy(fit)[None, None], (1, 1, 1, 1), mode='circular')
@@ -83,7 +83,7 @@ def better_places(
     far = best[_far_offsets(edges.shape)]
     return float((far >= best[0, 0]).mean())
 
-# %% ../../nbs/tools/05_overfit.ipynb #8b095166
+# %% ../../nbs/tools/05_overfit.ipynb #784da79f
 def _listed(values):
     "Sorted numbers as text; only the first and last of many."
     shown = values if len(values) < 9 else [*values[:4], '…', *values[-2:]]
@@ -106,7 +106,7 @@ def judge_values(
     return {'labels': f"masks hold {_listed(values)}, which are no labels (0 to {last}); they were read the wrong way, "
                       "or scaled, or belong to another table (`seg_check` says more)"}
 
-# %% ../../nbs/tools/05_overfit.ipynb #01b1682d
+# %% ../../nbs/tools/05_overfit.ipynb #7c914e25
 def judge_normalization(
     images, # What the network gets, float (n, 3, height, width)
 ):
@@ -118,12 +118,12 @@ def judge_normalization(
     return {'normalisation': f"images reach the network with mean {mean:.3g} and standard deviation {spread:.3g}, "
                              "not about 0 and 1; their scale and the statistics (0-1 or 0-255) differ"}
 
-# %% ../../nbs/tools/05_overfit.ipynb #47e2718e
+# %% ../../nbs/tools/05_overfit.ipynb #f04c017a
 def _as_arrays(x, y):
     "A batch of plain NumPy arrays."
     return [batch.detach().as_subclass(torch.Tensor).cpu().float().numpy() for batch in (x, y)]
 
-# %% ../../nbs/tools/05_overfit.ipynb #9b947f1c
+# %% ../../nbs/tools/05_overfit.ipynb #6e660812
 def judge_labels(
     images,    # float (n, 3, height, width)
     masks,     # Numbers (n, height, width)
@@ -145,7 +145,7 @@ def judge_labels(
                            "to another image, or is shifted or mirrored (of right masks, 1 in 20 looks like that)")
     return hints
 
-# %% ../../nbs/tools/05_overfit.ipynb #c709e885
+# %% ../../nbs/tools/05_overfit.ipynb #cb32edcc
 def judge_batch(
     x,        # What the network gets, float (n, 3, height, width)
     y,        # What it should say, int64 (n, height, width)
@@ -156,7 +156,7 @@ def judge_batch(
     images, masks = _as_arrays(x, y)
     return judge_labels(images, masks, channels, labels) | judge_normalization(images)
 
-# %% ../../nbs/tools/05_overfit.ipynb #3eb7e624
+# %% ../../nbs/tools/05_overfit.ipynb #0b44712b
 @dataclass
 class Overfit:
     "How learning one image went."
@@ -202,17 +202,17 @@ def learn_by_heart(
             break
     return losses
 
-# %% ../../nbs/tools/05_overfit.ipynb #ffdbdfb9
+# %% ../../nbs/tools/05_overfit.ipynb #84d34902
 OTHER_RATES = 1e-5, 1e-4, 1e-3, 1e-2, 1e-1
 
-# %% ../../nbs/tools/05_overfit.ipynb #d0958850
+# %% ../../nbs/tools/05_overfit.ipynb #44dd4126
 def _reached(learn, batch, lr, state, steps):
     "The mean of the last three losses after a few steps from `state`; infinite where it is not a number."
     learn.model.load_state_dict(state)
     losses = learn_by_heart(learn, cycle([batch]), steps, lr)
     return float(np.nan_to_num(np.mean(losses[-3:]), nan=np.inf))
 
-# %% ../../nbs/tools/05_overfit.ipynb #eb026e65
+# %% ../../nbs/tools/05_overfit.ipynb #d3f63e7f
 def judge_rate(learn, batch, lr, state, losses, steps=15):
     "{'learning rate' or 'steps': what is wrong}, by trying others from the same `state`."
     here = _reached(learn, batch, lr, state, steps)
@@ -225,27 +225,27 @@ def judge_rate(learn, batch, lr, state, losses, steps=15):
     fell = f"the loss fell from {losses[0]:.3g} to {losses[-1]:.3g} and no other learning rate is clearly better"
     return {'steps': f"{fell}; give it more steps, or a larger network or size where labels are small"}
 
-# %% ../../nbs/tools/05_overfit.ipynb #e28de949
+# %% ../../nbs/tools/05_overfit.ipynb #0ec08b26
 def _predict(model, x):
     "Logits in `eval` mode."
     with torch.inference_mode():
         return model.eval()(x)
 
-# %% ../../nbs/tools/05_overfit.ipynb #8922b457
+# %% ../../nbs/tools/05_overfit.ipynb #92be5d42
 def _iou(model, x, y):
     "Mean IoU, 0 to 1, of the labels that are in `y`."
     logits = _predict(model, x)
     predicted, mask = logits.argmax(1).cpu().numpy(), y.cpu().numpy()
     return scores(confusion_matrix(predicted, mask, logits.shape[1]))['miou']
 
-# %% ../../nbs/tools/05_overfit.ipynb #f8959514
+# %% ../../nbs/tools/05_overfit.ipynb #f9a08c6a
 def _again(dl):
     "The batches of a loader as plain tensors, without end."
     while True:
         for x, y in dl:
             yield x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)
 
-# %% ../../nbs/tools/05_overfit.ipynb #8e724e9e
+# %% ../../nbs/tools/05_overfit.ipynb #acc2f1df
 def _first_pair(learn):
     "Image and mask of the first validation pair, on the learner's device, as batches of one."
     x, y = [batch[:1].as_subclass(torch.Tensor).to(learn.dls.device) for batch in learn.dls.valid.one_batch()]
@@ -255,7 +255,7 @@ def _first_pair(learn):
                        "cannot normalize; check at 64 px or more")
     return x, y
 
-# %% ../../nbs/tools/05_overfit.ipynb #e0826555
+# %% ../../nbs/tools/05_overfit.ipynb #314ba126
 def overfit(
     learn,         # A learner from `seg_learner`
     steps=200,     # At most
@@ -279,7 +279,7 @@ def overfit(
     out.seconds = time.perf_counter() - start
     return out
 
-# %% ../../nbs/tools/05_overfit.ipynb #4d1299ab
+# %% ../../nbs/tools/05_overfit.ipynb #c7515614
 def overfit_image(
     data,          # A `SegData`
     image=0,       # Which image: its index, its name, or its file
@@ -300,7 +300,7 @@ def overfit_image(
         return Overfit(0., 0, 0., hints=judge_file(one, str(error)))
     return overfit(seg_learner(dls, arch, bf16=False, loss=loss), steps, lr, augment)
 
-# %% ../../nbs/tools/05_overfit.ipynb #0493aef3
+# %% ../../nbs/tools/05_overfit.ipynb #1b255fb9
 def judge_file(
     data, # A `SegData` of one pair
     why,  # What is wrong, in words

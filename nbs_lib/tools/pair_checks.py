@@ -8,7 +8,7 @@ __all__ = ['IMAGE_FORMATS', 'SUFFIXES', 'MAX_VALUE', 'MASK_CHECKS', 'LUMA', 'Fin
            'check_unknown_values', 'unknown_finding', 'check_void_or_label', 'check_one_label', 'check_palette',
            'mask_findings', 'PairFacts', 'judge_image', 'examine_pair']
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #9f50aa9c
+# %% ../../nbs/tools/09_pair_checks.ipynb #21ac3236
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..labels import IGNORE
 from ..masks import decode_mask, final_values, index_values, mask_values, open_image
 from .alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #937d6fe6
+# %% ../../nbs/tools/09_pair_checks.ipynb #f355ccec
 @dataclass(frozen=True)
 class Finding:
     "One thing that is wrong, or may be."
@@ -34,7 +34,7 @@ class Finding:
     remedy: str     # What to do
     fix: tuple = () # (action, arguments …) where a program can do it; files are relative to the data set's folder
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #b4013c98
+# %% ../../nbs/tools/09_pair_checks.ipynb #2f6592fb
 def relative(
     data, # A `SegData`
     file, # Path of one of its files
@@ -42,7 +42,7 @@ def relative(
     "The path inside the data set, as text with forward slashes."
     return Path(os.path.relpath(file, data.root)).as_posix()
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #0dfd62e4
+# %% ../../nbs/tools/09_pair_checks.ipynb #96e4f032
 def finding_about(
     data,     # A `SegData`
     files,    # The files it is about
@@ -58,21 +58,21 @@ def finding_about(
         fix = 'quarantine', names[0]
     return Finding(kind, severity, names, what, remedy, fix)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #92a361c4
+# %% ../../nbs/tools/09_pair_checks.ipynb #6fd25ae5
 def _all_known(values, labels):
     "Are all values labels or void, and at least two of them labels?"
     found = np.unique(values)
     known = np.isin(found, (*labels.stored, *labels.void))
     return known.all() and np.isin(found, labels.stored).sum() > 1
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #aa503876
+# %% ../../nbs/tools/09_pair_checks.ipynb #da792ee9
 def _divisions(values, labels):
     "'/N' for each N that turns the numbers of a mask into labels."
     common = int(np.gcd.reduce(np.unique(values)))
     candidates = dict.fromkeys((common, 1000, 256))
     return [f'/{n}' for n in candidates if n > 1 and _all_known(values//n, labels)]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #cb920b13
+# %% ../../nbs/tools/09_pair_checks.ipynb #42ff93fa
 def other_readings(
     image,  # Pillow image of a mask
     labels, # The `LabelSet`
@@ -91,7 +91,7 @@ def other_readings(
             readings += _divisions(values, labels)
     return readings
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #74bcd4ff
+# %% ../../nbs/tools/09_pair_checks.ipynb #e3fb87c1
 def read_as(
     image,   # Pillow image of a mask
     labels,  # The `LabelSet`
@@ -103,11 +103,11 @@ def read_as(
     values = mask_values(image, labels, 'value')
     return final_values(labels)[values//int(reading[1:])]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #e0273539
+# %% ../../nbs/tools/09_pair_checks.ipynb #9f77f6d2
 IMAGE_FORMATS = Image.registered_extensions() # {'.png': 'PNG', …}
 SUFFIXES = {'JPEG': '.jpg', 'MPO': '.jpg', 'TIFF': '.tif'} # Where a file is not called as its format
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #112ccf7c
+# %% ../../nbs/tools/09_pair_checks.ipynb #31319762
 def _wrong_suffix(data, file, image):
     "A `Finding` about a file whose name does not say what it holds, in a list; empty where it does."
     named = IMAGE_FORMATS.get(file.suffix.lower())
@@ -119,7 +119,7 @@ def _wrong_suffix(data, file, image):
     remedy = "harmless here, other programs may stumble: rename it"
     return [finding_about(data, [file], 'file type', 'warning', what, remedy, fix)]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #c0238260
+# %% ../../nbs/tools/09_pair_checks.ipynb #d17482be
 def open_checked(
     data, # A `SegData`
     file, # One of its files
@@ -133,7 +133,7 @@ def open_checked(
         return None, [finding_about(data, [file], 'unreadable', 'error', what, remedy, 'quarantine')]
     return image, _wrong_suffix(data, file, image)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #5a460547
+# %% ../../nbs/tools/09_pair_checks.ipynb #cac2eacb
 @dataclass
 class MaskFacts:
     "What the checks of one mask need to know about it."
@@ -155,7 +155,7 @@ class MaskFacts:
         self.counts = np.bincount(mask_value, self.histogram[known], 256).astype(int)
         self.unknown = np.flatnonzero(~known & (self.histogram > 0))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #5565a029
+# %% ../../nbs/tools/09_pair_checks.ipynb #bb070030
 def _measure_index(data, pair, image):
     "`MaskFacts` of an 8-bit gray or palette image; None for all others."
     if image.mode not in ('L', 'P'):
@@ -172,15 +172,15 @@ def _measure_index(data, pair, image):
     histogram = np.bincount(meaning + 1, counts).astype(int)
     return MaskFacts(data, pair, image, stored, rows, histogram[1:], histogram[0])
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #8085d4d5
+# %% ../../nbs/tools/09_pair_checks.ipynb #0387a0ea
 def _row_step(image):
     "Every how many rows are looked at: 64 to 127 rows in all."
     return max(1, image.height//64)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #670b70ba
+# %% ../../nbs/tools/09_pair_checks.ipynb #3363e694
 MAX_VALUE = 1 << 16 # Larger numbers are labels only where the table says so
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #317d74a0
+# %% ../../nbs/tools/09_pair_checks.ipynb #86cdf6f0
 def measure_mask(
     data,  # A `SegData`
     pair,  # A `Pair` of it
@@ -197,7 +197,7 @@ def measure_mask(
     histogram = np.bincount(values.ravel() + 1)
     return MaskFacts(data, pair, image, values, values[::_row_step(image)], histogram[1:], histogram[0])
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #a1cc9a83
+# %% ../../nbs/tools/09_pair_checks.ipynb #75f0f814
 def _complaint(data, pair):
     "What `decode_mask` says about a mask, without the file's name; '' where it does not complain."
     try:
@@ -206,7 +206,7 @@ def _complaint(data, pair):
         return str(error).removeprefix(f'{pair.mask}: ')
     return ''
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #b131b636
+# %% ../../nbs/tools/09_pair_checks.ipynb #182cc059
 def _many_colors(image):
     "Does an image have more colors than labels could need?"
     array = np.asarray(image)
@@ -215,7 +215,7 @@ def _many_colors(image):
     some = array.reshape(-1, array.shape[-1])[::7]
     return len(np.unique(some, axis=0)) > 64
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #777d7ce3
+# %% ../../nbs/tools/09_pair_checks.ipynb #f7ba8e69
 def _is_interpolated(facts):
     "Does the mask hold values that lie between two labels?"
     if facts.image.format == 'JPEG':
@@ -225,7 +225,7 @@ def _is_interpolated(facts):
     comparable = len(facts.unknown) or not facts.data.labels.values
     return bool(comparable) and interpolation_score(facts.rows) > MAX_INTERPOLATION
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #0a2e5fb9
+# %% ../../nbs/tools/09_pair_checks.ipynb #119ba66b
 def check_interpolation(facts):
     "Masks that were scaled with interpolation, or saved as JPEG."
     if not _is_interpolated(facts):
@@ -240,18 +240,18 @@ def check_interpolation(facts):
     remedy = "export it again as PNG; scale masks with nearest neighbor only"
     yield _about_mask(facts, 'invented values', severity, what, remedy)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #54fa60b1
+# %% ../../nbs/tools/09_pair_checks.ipynb #3d9cfe3d
 def _about_mask(facts, kind, severity, what, remedy, fix='quarantine'):
     "A `Finding` about the mask and its image."
     return finding_about(facts.data, [facts.pair.mask, facts.pair.image], kind, severity, what, remedy, fix)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #0607c40a
+# %% ../../nbs/tools/09_pair_checks.ipynb #cd47cc01
 def check_unknown_values(facts):
     "Masks with values or colors that are not in the table."
     if facts.unknown_colors or len(facts.unknown):
         yield unknown_finding(facts.data, facts.pair, facts.image, _complaint(facts.data, facts.pair))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #5bc9dd9c
+# %% ../../nbs/tools/09_pair_checks.ipynb #c491183a
 def unknown_finding(
     data,      # A `SegData`
     pair,      # A `Pair` of it
@@ -272,7 +272,7 @@ def unknown_finding(
     fix = 'decode', relative(data, pair.mask), best
     return finding_about(data, files, 'other decoder', 'error', f"{what}, but {fits}", remedy, fix)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #2d09365a
+# %% ../../nbs/tools/09_pair_checks.ipynb #3cf1c3e7
 def check_void_or_label(facts):
     "Masks of 0 and 255 only, where 255 is void."
     labels = facts.data.labels
@@ -282,7 +282,7 @@ def check_void_or_label(facts):
         remedy = "if 255 is a label here, convert the mask to its number; else ignore this"
         yield _about_mask(facts, 'other decoder', 'warning', what, remedy, ())
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #de9bc49a
+# %% ../../nbs/tools/09_pair_checks.ipynb #ec5c6211
 def check_one_label(facts):
     "Masks that show a single label, or none."
     labels = facts.data.labels
@@ -292,10 +292,10 @@ def check_one_label(facts):
         remedy = "look at it; an image with one label teaches little, and a mask drawn to the wrong file looks just so"
         yield _about_mask(facts, 'one label', 'warning', f"the mask is all {name}", remedy)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #11da7703
+# %% ../../nbs/tools/09_pair_checks.ipynb #2398718d
 MASK_CHECKS = check_interpolation, check_unknown_values, check_void_or_label, check_one_label
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #a729305c
+# %% ../../nbs/tools/09_pair_checks.ipynb #e34d15d0
 def _repainted(facts):
     "[(value, the label whose color it has)] for the values of a palette image; empty where a color is no label's."
     labels = facts.data.labels
@@ -305,7 +305,7 @@ def _repainted(facts):
     meant = [by_color.get(tuple(palette[value])) for value in used]
     return [] if None in meant else list(zip(used, meant))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #f07c05bd
+# %% ../../nbs/tools/09_pair_checks.ipynb #effb89e6
 def check_palette(facts):
     "Palette images whose numbers are read, and whose colors say something else."
     if facts.image.mode != 'P' or facts.data.decoder != 'value' or len(facts.unknown):
@@ -319,7 +319,7 @@ def check_palette(facts):
             yield _about_mask(facts, 'other decoder', 'warning', what, remedy, ())
             return
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #682165d6
+# %% ../../nbs/tools/09_pair_checks.ipynb #c5db48f0
 def mask_findings(
     facts, # `MaskFacts`
 ):
@@ -331,12 +331,12 @@ def mask_findings(
             break
     return found + list(check_palette(facts))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #d784394b
+# %% ../../nbs/tools/09_pair_checks.ipynb #4589363e
 def _factors(size):
     "By what whole numbers width and height are divided, so that 64 to 127 pixels are left."
     return tuple(max(1, n//64) for n in size)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #85b6fde4
+# %% ../../nbs/tools/09_pair_checks.ipynb #dde24cd8
 def _reduce(image):
     "The image at 64 to 127 pixels, or as it is where it is smaller."
     factors = _factors(image.size)
@@ -345,7 +345,7 @@ def _reduce(image):
     double = tuple(-(-n//factor)*2 for n, factor in zip(image.size, factors))
     return image.resize(double, Image.Resampling.NEAREST).reduce(2)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #f84bbd14
+# %% ../../nbs/tools/09_pair_checks.ipynb #43762a3a
 @dataclass
 class PairFacts:
     "What one pair looks like, and what is wrong with it."
@@ -355,10 +355,10 @@ class PairFacts:
     tiny: np.ndarray | None = None # int16 (16, 17, 3): the image very small
     misalignment: Misalignment | None = None
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #e0ee5121
+# %% ../../nbs/tools/09_pair_checks.ipynb #2b0a3179
 LUMA = np.array([.299, .587, .114], np.float32) # Weights of red, green and blue in gray, ITU-R BT.601
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #85361871
+# %% ../../nbs/tools/09_pair_checks.ipynb #b38235d0
 def judge_image(
     data,  # A `SegData`
     pair,  # A `Pair` of it
@@ -378,19 +378,19 @@ def judge_image(
     if mask is not None:
         facts.misalignment = _compare(np.asarray(small), mask)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #ef93d6c4
+# %% ../../nbs/tools/09_pair_checks.ipynb #645e2777
 def _compare(small, mask):
     "`Misalignment` of a reduced image and a reduced mask, which may differ by a pixel in size."
     height, width = min(len(small), len(mask)), min(small.shape[1], mask.shape[1])
     return misalignment(edge_map(small[:height, :width]), mask[:height, :width])
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #d741358e
+# %% ../../nbs/tools/09_pair_checks.ipynb #0f1c09db
 def _reduced_mask(facts):
     "Every so many pixels of a mask, from the middle of the cells that `_reduce` makes of its image."
     width, height = _factors(facts.image.size)
     return facts.values[height//2::height, width//2::width]
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #86ace4c1
+# %% ../../nbs/tools/09_pair_checks.ipynb #c664d9c0
 def _judge_mask(data, pair, stored, facts):
     "Add what there is to say about a mask to `facts`. Returns the reduced mask; None where it cannot be decoded."
     try:
@@ -402,14 +402,14 @@ def _judge_mask(data, pair, stored, facts):
     facts.findings += mask_findings(mask)
     return _reduced_mask(mask)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #79b85f0b
+# %% ../../nbs/tools/09_pair_checks.ipynb #10010ff7
 def _upright_rgb(image):
     "The image as the camera meant it, in red, green and blue."
     if image.getexif():
         image = ImageOps.exif_transpose(image)
     return image if image.mode == 'RGB' else image.convert('RGB')
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #0b3031d1
+# %% ../../nbs/tools/09_pair_checks.ipynb #3fe7c606
 def _examine(data, pair, facts):
     "Fill `facts` from the two files of a pair."
     stored, facts.findings = open_checked(data, pair.mask)
@@ -427,7 +427,7 @@ def _examine(data, pair, facts):
     files = [pair.mask, pair.image]
     facts.findings.append(finding_about(data, files, 'sizes differ', 'error', what, remedy, 'quarantine'))
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #18dcda6d
+# %% ../../nbs/tools/09_pair_checks.ipynb #d25b80c2
 def examine_pair(
     data, # A `SegData`
     i,    # Which pair

@@ -24,11 +24,10 @@ from ..core import SegError, atomic_path, seg_command, show_progress, write_json
 from ..datasets import SegData, split_pairs
 from ..layouts import find_pairs
 from ..masks import decode_mask, open_image, read_image
-from .alignment import boundaries # noqa: F401 old name, removed at the merge
-from .alignment import misalignment_limit
+from .alignment import boundaries, misalignment_limit # noqa: F401 boundaries: old name, removed at the merge
 from .pair_checks import Finding, examine_pair, finding_about, relative
 
-# %% ../../nbs/tools/00_report.ipynb #397e02cc
+# %% ../../nbs/tools/00_report.ipynb #d0ab0916
 def rooms_on_both_sides(
     data,  # A `SegData`
     train, # Indices of the training pairs
@@ -43,17 +42,17 @@ def rooms_on_both_sides(
     remedy = "split by room or sequence, or the score measures memory"
     return [Finding('room on both sides', 'warning', (), what, remedy)]
 
-# %% ../../nbs/tools/00_report.ipynb #3e5db543
+# %% ../../nbs/tools/00_report.ipynb #2ed7eaa2
 MIN_AGREEMENT = 0.8*256 # Agreements less disagreements of 256 comparisons
 MAX_DIFFERENCE = 6      # Mean levels of 255 by which the reduced images may differ
 
-# %% ../../nbs/tools/00_report.ipynb #023430e8
+# %% ../../nbs/tools/00_report.ipynb #76a1d106
 def _signs(facts, indices):
     "float32 (indices, 256): the signatures as +1 and -1."
     signatures = [facts[i].signature for i in indices]
     return np.where(signatures, np.float32(1), np.float32(-1))
 
-# %% ../../nbs/tools/00_report.ipynb #0956a576
+# %% ../../nbs/tools/00_report.ipynb #e21ae4c1
 def similar_pairs(
     facts, # `PairFacts` of all pairs
     train, # Indices of training pairs that have a signature
@@ -68,7 +67,7 @@ def similar_pairs(
             nearest = np.argsort(-agreement[row], kind='stable')[:3]
             yield part[row], [train[k] for k in nearest if agreement[row, k] >= MIN_AGREEMENT]
 
-# %% ../../nbs/tools/00_report.ipynb #3b35f1e6
+# %% ../../nbs/tools/00_report.ipynb #34beb059
 def _nearly_equal(facts, i, candidates):
     "The first candidate that shows nearly the same as image `i`; None where none does."
     for k in candidates:
@@ -76,7 +75,7 @@ def _nearly_equal(facts, i, candidates):
         if np.abs(difference - np.median(difference)).mean() < MAX_DIFFERENCE:
             return k
 
-# %% ../../nbs/tools/00_report.ipynb #4920091b
+# %% ../../nbs/tools/00_report.ipynb #6714e43a
 def _duplicate(data, facts, i, k):
     "The finding about two images that are nearly the same, or the same."
     files = [data.pairs[i].image, data.pairs[k].image]
@@ -109,10 +108,10 @@ def across_split(
                 found.append(_duplicate(data, facts, i, twin))
     return found
 
-# %% ../../nbs/tools/00_report.ipynb #988acab4
+# %% ../../nbs/tools/00_report.ipynb #437e0d0a
 RARE = 3 # Images; a label in fewer is hardly learnt
 
-# %% ../../nbs/tools/00_report.ipynb #c2c21a14
+# %% ../../nbs/tools/00_report.ipynb #d99c01e5
 def rare_labels(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -130,7 +129,7 @@ def rare_labels(
             remedy = "add images that show it, or take it out of the table"
             yield Finding('rare label', 'warning', (), what, remedy)
 
-# %% ../../nbs/tools/00_report.ipynb #e2221ea2
+# %% ../../nbs/tools/00_report.ipynb #6e0fd971
 def misaligned_masks(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -149,7 +148,7 @@ def misaligned_masks(
         remedy = "look at it; was one of the two flipped, cropped or rotated?"
         yield finding_about(data, [pair.mask, pair.image], f'{off.how} mask', 'warning', what, remedy, 'quarantine')
 
-# %% ../../nbs/tools/00_report.ipynb #c54623c3
+# %% ../../nbs/tools/00_report.ipynb #4822a479
 def over_all(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -157,7 +156,7 @@ def over_all(
     "Findings that take the whole set to see: labels that are rare, masks that lie badly."
     return [*rare_labels(data, facts), *misaligned_masks(data, facts)]
 
-# %% ../../nbs/tools/00_report.ipynb #746784dc
+# %% ../../nbs/tools/00_report.ipynb #45457f81
 def unpaired_finding(
     data, # A `SegData`
     lone, # One of the files without a partner in `data.lone`
@@ -176,7 +175,7 @@ def unpaired_finding(
     files = [relative(data, file) for file in (lone.file, lone.meant) if file]
     return Finding('missing partner', 'error', tuple(files), what, remedy, fix)
 
-# %% ../../nbs/tools/00_report.ipynb #07613625
+# %% ../../nbs/tools/00_report.ipynb #b2ac83c1
 LABEL_COLUMNS = 'label', 'pixels', 'share', 'pictures'
 
 # %% ../../nbs/tools/00_report.ipynb #94bd7890
@@ -224,7 +223,7 @@ class Report:
     def _repr_html_(self):
         return _findings_table(self)
 
-# %% ../../nbs/tools/00_report.ipynb #b1685844
+# %% ../../nbs/tools/00_report.ipynb #dc9902a9
 def _report_dict(report):
     "A `Report` as plain lists, dictionaries, text and numbers."
     data = report.data
@@ -239,7 +238,7 @@ def _report_dict(report):
         'labels': [dict(zip(LABEL_COLUMNS, row)) for row in report.labels],
     }
 
-# %% ../../nbs/tools/00_report.ipynb #b6baa795
+# %% ../../nbs/tools/00_report.ipynb #ea266748
 def _findings_table(report):
     "A `Report` as an HTML table: one row a kind of finding."
     rows = []
@@ -250,7 +249,7 @@ def _findings_table(report):
     table = f"<table><tr><th><th>finding<th>number<th>first file<th>what<th>what to do{''.join(rows)}</table>"
     return f"<p>{escape(report.headline)}</p>" + (table if rows else '<p>nothing to complain about</p>')
 
-# %% ../../nbs/tools/00_report.ipynb #f71ccc3d
+# %% ../../nbs/tools/00_report.ipynb #c16d0316
 def examine_all(
     data,          # A `SegData`
     progress=None, # Called with (pairs done, pairs in all)
@@ -264,7 +263,7 @@ def examine_all(
                 progress(len(facts), n)
     return facts
 
-# %% ../../nbs/tools/00_report.ipynb #8896c108
+# %% ../../nbs/tools/00_report.ipynb #0955a13a
 def check_dataset(
     data,          # A `SegData`, or a folder
     valid=0.2,     # Share to validate on, as the training will have it
@@ -298,7 +297,7 @@ table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:left;ver
 figure{display:inline-block;margin:.5em 1em .5em 0;vertical-align:top;max-width:21em}
 figcaption{font-size:.85em;overflow-wrap:anywhere}img{height:96px;margin-right:3px;image-rendering:pixelated}"""
 
-# %% ../../nbs/tools/00_report.ipynb #76b3a2f7
+# %% ../../nbs/tools/00_report.ipynb #63fa4476
 def _is_mask(data, file):
     "Is this file a mask, by what it is paired with or by the folder it lies in?"
     if file in {pair.mask for pair in data.pairs}:
@@ -307,7 +306,7 @@ def _is_mask(data, file):
     image_folders = {pair.image.parent for pair in data.pairs}
     return file.parent in mask_folders - image_folders
 
-# %% ../../nbs/tools/00_report.ipynb #3051ef76
+# %% ../../nbs/tools/00_report.ipynb #cb92646f
 def _as_gray(image):
     "A mask that cannot be decoded, as gray levels that can be seen."
     if image.mode in ('RGB', 'RGBA'):
@@ -316,7 +315,7 @@ def _as_gray(image):
     gray = values/max(1, np.max(values))*255
     return ImageOps.autocontrast(Image.fromarray(gray.astype(np.uint8)))
 
-# %% ../../nbs/tools/00_report.ipynb #21e53196
+# %% ../../nbs/tools/00_report.ipynb #c65e51e9
 def _painted(data, image):
     "A mask in the table's colors, or as gray levels where it cannot be decoded."
     try:
@@ -325,7 +324,7 @@ def _painted(data, image):
         return _as_gray(image)
     return Image.fromarray(data.labels.palette[mask])
 
-# %% ../../nbs/tools/00_report.ipynb #077d608d
+# %% ../../nbs/tools/00_report.ipynb #8c8ad53a
 def thumbnail(
     data,      # A `SegData`
     name,      # A file's path inside it
@@ -345,12 +344,12 @@ def thumbnail(
     content = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="{escape(name)}" title="{escape(name)}" src="data:image/jpeg;base64,{content}">'
 
-# %% ../../nbs/tools/00_report.ipynb #e0d49c5f
+# %% ../../nbs/tools/00_report.ipynb #4184cca4
 def _said(finding):
     "A finding as HTML: files, what was seen, and what to do."
     return f"<b>{escape(', '.join(finding.files))}</b> {escape(finding.what)}<br>→ {escape(finding.remedy)}"
 
-# %% ../../nbs/tools/00_report.ipynb #99544b05
+# %% ../../nbs/tools/00_report.ipynb #c9eee34c
 def _figure(data, finding):
     "A finding with small images of its files."
     images = ''
@@ -358,7 +357,7 @@ def _figure(data, finding):
         images = ''.join(thumbnail(data, name) for name in finding.files)
     return f"<figure>{images}<figcaption>{_said(finding)}</figcaption></figure>"
 
-# %% ../../nbs/tools/00_report.ipynb #8732e1e9
+# %% ../../nbs/tools/00_report.ipynb #845a9bfa
 def _section(data, severity, kind, found, most):
     "All findings of a kind: the first `most` of them with images."
     figures = ''.join(_figure(data, finding) for finding in found[:most])
@@ -367,7 +366,7 @@ def _section(data, severity, kind, found, most):
         more = f"<details><summary>{len(found) - most} more</summary><ul>{more}</ul></details>"
     return f"<h2><span class={severity}>{severity}</span> {escape(kind)} · {len(found)}</h2>{figures}{more}"
 
-# %% ../../nbs/tools/00_report.ipynb #f8bf9593
+# %% ../../nbs/tools/00_report.ipynb #14fe3883
 def _labels_table(rows):
     "The rows of `label_table` as HTML; '' where there are none."
     if not rows:
@@ -378,7 +377,7 @@ def _labels_table(rows):
     head = "<h2>Labels, rarest first</h2><table><tr><th>label<th>pixels<th>share<th>pictures"
     return f"{head}{''.join(cells)}</table>"
 
-# %% ../../nbs/tools/00_report.ipynb #78a6b064
+# %% ../../nbs/tools/00_report.ipynb #46863a34
 def report_html(
     report, # A `Report`
     most=6, # Findings of a kind shown with images; the others are listed
@@ -394,7 +393,7 @@ def report_html(
             f"<p>{verdict}, {len(report.findings) - errors} warnings</p>{''.join(sections)}"
             f"{_labels_table(report.labels)}</html>\n")
 
-# %% ../../nbs/tools/00_report.ipynb #7f26127c
+# %% ../../nbs/tools/00_report.ipynb #c1789791
 def print_report(
     report,  # A `Report`
     most=5,  # Findings of a kind that are said; the others are counted
@@ -412,7 +411,7 @@ def print_report(
         if len(found) > most:
             print(f"  … and {len(found) - most} more")
 
-# %% ../../nbs/tools/00_report.ipynb #29cb0dfe
+# %% ../../nbs/tools/00_report.ipynb #bd6bc7de
 def save_report(
     report, # A `Report`
     folder, # Where report.json and report.html go; made if missing
