@@ -1,4 +1,4 @@
-"""Is nbs_lib what nbs/ exports, and are all notebooks clean? Works on a copy, so that the working tree is only looked at."""
+"""Is nbs_lib what nbs/ exports, and are all notebooks clean? Works on a copy: the working tree is only looked at."""
 import filecmp
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Label debugging on whole folders: every planted fault is found, nothing is invented, odd data sets are read and trained on by one call."""
+"""Label debugging on whole folders: every planted fault is found, nothing is invented, odd sets are read and trained on."""
 import json
 import os
 import shutil
@@ -98,7 +98,8 @@ def plant(root: Path, n: int, faults=(), seed: int = 0) -> dict[str, tuple[str, 
     "Plant `n` faults in a clean set, of these kinds or of all in turn; {stem: (fault, kind of finding)}."
     stems = sorted(p.stem for p in (root/'labels').iterdir() if p.suffix == '.png')
     faults = faults or ALL
-    chosen = dict(zip(np.random.default_rng(seed).permutation(stems).tolist(), [faults[i % len(faults)] for i in range(n)]))
+    drawn = np.random.default_rng(seed).permutation(stems).tolist()
+    chosen = {stem: faults[i % len(faults)] for i, stem in enumerate(drawn[:n])}
     planted = {}
     for stem, fault in chosen.items():
         if fault not in FAULTS:
@@ -158,10 +159,12 @@ def test_every_fault_is_found(clean, tmp_path):
 
 def test_rooms_and_labels_over_the_whole_set(clean, tmp_path):
     root = Path(shutil.copytree(clean, tmp_path/'x'))
-    (root/'generation.json').write_text(json.dumps(dict(rooms={p.stem: int(p.stem)//2 for p in (root/'labels').iterdir()})))
+    rooms = {path.stem: int(path.stem)//2 for path in (root/'labels').iterdir()}
+    (root/'generation.json').write_text(json.dumps({'rooms': rooms}))
     (root/'labels.csv').write_text((root/'labels.csv').read_text() + 'items_piano,1,2,3\n')
     report = check_dataset(root, names=['000001', '000003'])
-    assert [f for f in report.findings if f.kind == 'room on both sides'] and any('items_piano appears in none' in f.what for f in report.findings)
+    assert [f for f in report.findings if f.kind == 'room on both sides']
+    assert [f for f in report.findings if 'items_piano appears in none' in f.what]
     assert not [f for f in check_dataset(root).findings if f.kind == 'room on both sides']
 
 
@@ -173,7 +176,8 @@ def test_exit_status_and_report(clean, tmp_path):
     (root/'labels/000002.png').unlink()
     done = run_command('seg_check', root, '--report', tmp_path/'r')
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
-    assert json.loads((tmp_path/'r/report.json').read_text())['errors'] == 1 and 'data:image/jpeg;base64,' in (tmp_path/'r/report.html').read_text()
+    assert json.loads((tmp_path/'r/report.json').read_text())['errors'] == 1
+    assert 'data:image/jpeg;base64,' in (tmp_path/'r/report.html').read_text()
 
 
 def test_mending_a_folder_and_taking_it_back(clean, tmp_path):
@@ -189,7 +193,7 @@ def test_mending_a_folder_and_taking_it_back(clean, tmp_path):
 
 
 def test_a_row_inserted_in_the_table_is_found(tmp_path):
-    "The masks were written with other numbers: a finding that makes a training fail, not a traceback; rows at the end are fine."
+    "The masks were written with other numbers: a finding that makes a training fail; rows at the end are fine."
     data = example_rooms(tmp_path / "rooms")
     manifest, table = data.root / "generation.json", data.root / "labels.csv"
     written_with = {"labels": list(ROOM_LABELS.codes[1:])}
@@ -233,8 +237,12 @@ def test_numbers_that_are_no_labels_are_said_plainly(name, change, tmp_path):
     assert "examined" not in errors[0].what and errors[0].what
 
 
-ODD = dict(unity_solo=('solo', 'color', 5, ()), carla_red_channel=('plain', 'red', 13, ()), zero_255=('plain', 'value', 2, (0, 255)),
-           spaced_greys=('plain', 'value', 5, (0, 64, 128, 191, 255)), tif_gif_names_differ=('plain', 'value', 2, (0, 255)))
+# folder: (layout, decoder, number of labels, what stands in the files for them)
+ODD = {
+    'unity_solo': ('solo', 'color', 5, ()), 'carla_red_channel': ('plain', 'red', 13, ()),
+    'zero_255': ('plain', 'value', 2, (0, 255)), 'spaced_greys': ('plain', 'value', 5, (0, 64, 128, 191, 255)),
+    'tif_gif_names_differ': ('plain', 'value', 2, (0, 255)),
+}
 
 
 @shared
@@ -245,27 +253,34 @@ def test_odd_masks_are_read_and_trained_on(name, tmp_path):
     from nbs_lib.learner import fit, seg_learner, valid_matrix
     data = find_pairs(SHARED/'odd_masks'/name)
     assert (data.layout, data.decoder, data.labels.n_classes, data.labels.values) == ODD[name]
-    if len(data) == 1: data = replace(data, pairs=data.pairs*2)  # one frame, to train on and to validate on
+    if len(data) == 1:
+        data = replace(data, pairs=data.pairs*2)  # one frame, to train on and to validate on
     data = replace(data, pairs=tuple(replace(p, group=None) for p in data.pairs))
     learn = seg_learner(seg_dataloaders(data, 64, 1), 'resnet18', False, path=tmp_path)
     with learn.no_bar(), learn.no_logging():
         fit(learn, 1, 1e-3)
-    assert np.asarray(valid_matrix(learn)).shape == (data.labels.n_classes,)*2 and np.asarray(valid_matrix(learn)).sum() > 0
+    matrix = np.asarray(valid_matrix(learn))
+    assert matrix.shape == (data.labels.n_classes,)*2 and matrix.sum() > 0
     assert all(torch.isfinite(p).all() for p in learn.model.parameters())
 
 
 @shared
 @pytest.mark.parametrize('name, layout, errors, warnings', [
-    ('camvid', 'camvid', 0, {'room on both sides'}), ('facesynthetics', 'faces', 0, {'rare label'}), ('odd_masks/zero_255', 'plain', 0, set()),
+    ('camvid', 'camvid', 0, {'room on both sides'}), ('facesynthetics', 'faces', 0, {'rare label'}),
+    ('odd_masks/zero_255', 'plain', 0, set()),
     ('odd_masks/carla_red_channel', 'plain', 1, set()),  # one pair cannot be split
 ])
 def test_findings_on_real_data_are_true(name, layout, errors, warnings):
     report = check_dataset(SHARED/name)
-    assert (report.data.layout, len(report.errors), {f.kind for f in report.findings if f.severity == 'warning'}) == (layout, errors, warnings)
+    warned = {finding.kind for finding in report.findings if finding.severity == 'warning'}
+    assert (report.data.layout, len(report.errors), warned) == (layout, errors, warnings)
 
 
 @shared
-@pytest.mark.parametrize('name, says', [('rooms', '37 pictures but no masks'), ('bsds500', r'no masks; its \.mat files number regions'), ('odd_masks', 'holds carla_red_channel, spaced_greys')])
+@pytest.mark.parametrize('name, says', [
+    ('rooms', '37 pictures but no masks'), ('bsds500', r'no masks; its \.mat files number regions'),
+    ('odd_masks', 'holds carla_red_channel, spaced_greys'),
+])
 def test_folders_without_masks_say_so(name, says):
     with pytest.raises(SegError, match=says):
         find_pairs(SHARED/name)

@@ -133,8 +133,8 @@ def test_the_cpu_recipe_leaves_values_of_your_own(root, monkeypatch):
 def test_both_recipes_set_the_same_parameters_of_the_real_notebooks():
     "What stands in the committed notebooks is the CPU's recipe, so that a run there leaves them as they are."
     root = Path(__file__).parent.parent
-    names = [{name: set(values) for name, values in recipe["parameters"].items()} for recipe in (series.CPU, series.GPU)]
-    assert names[0] == names[1]
+    cpu, gpu = series.CPU["parameters"], series.GPU["parameters"]
+    assert {name: set(values) for name, values in cpu.items()} == {name: set(values) for name, values in gpu.items()}
     for name, values in series.CPU["parameters"].items():
         committed = series.get_parameters(nbformat.read(root / f"{name}.ipynb", 4))
         assert {key: committed[key] for key in values} == values, name

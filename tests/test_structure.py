@@ -129,7 +129,7 @@ def flags(cell) -> set[str]:
 
 
 def test_library_cells_are_short():
-    "An exported cell is one function or class of at most about 20 lines; one in twenty may be a table, or a little longer."
+    "An exported cell is one function or class of at most about 20 lines; one in twenty may be longer, or a table."
     exported = [cell for path in NOTEBOOKS for cell in code_cells(path) if "export" in flags(cell)]
     long = [cell.source.splitlines()[1] for cell in exported if len(cell.source.splitlines()) > MAX_CELL_LINES]
     assert len(long) <= 0.05 * len(exported), f"{len(long)} of {len(exported)}: {long}"
