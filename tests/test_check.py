@@ -1,4 +1,4 @@
-"""Label debugging on whole folders: every planted fault is found, nothing is invented, odd sets are read and trained on."""
+"""Label debugging on whole folders: every planted fault is found, nothing is invented, odd sets can be trained on."""
 import json
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The seg_* commands as a person meets them: help, exit statuses, wrong input said in one sentence, an interrupted run."""
+"""The seg_* commands as a person meets them: help, exit statuses, wrong input in one sentence, an interrupted run."""
 import json
 import re
 import shutil
@@ -109,7 +109,8 @@ def test_jpeg_data_named_png_just_work(rooms, tmp_path):
 
 
 @pytest.mark.parametrize("args, status, says", [
-    (("--size", 65), 1, "multiples of 32"), (("--epochs", 0), 1, "at least 1"), (("--arch", "vgg"), 1, "no encoder 'vgg'"),
+    (("--size", 65), 1, "multiples of 32"), (("--epochs", 0), 1, "at least 1"),
+    (("--arch", "vgg"), 1, "no encoder 'vgg'"),
     (("--weights", "none.safetensors"), 1, "none.json is missing"), (("--size", "big"), 1, "not readable"),
     (("--bs", "big"), 2, "invalid int"), (("--colour", "red"), 2, "unrecognized"),
     (("--size", 256), 1, "above the pictures' own"),

@@ -24,9 +24,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 import nbs_lib
 from ..core import SegError, atomic_path, read_json, seg_command, write_json
 from .doctor import hardware
-from ..train import read_ladder
 
-# %% ../../nbs/tools/06_series.ipynb #c2bc390c
+# %% ../../nbs/tools/06_series.ipynb #f54edbd8
 def parameter_cell(
     notebook,        # Notebook (nbformat 4)
     name='notebook', # What to call it in an error
@@ -37,7 +36,7 @@ def parameter_cell(
             return cell
     raise SegError(f"{name} has no cell tagged 'parameters'; tag its first code cell")
 
-# %% ../../nbs/tools/06_series.ipynb #2b74f47d
+# %% ../../nbs/tools/06_series.ipynb #0324268e
 def _assignments(source):
     "{name: syntax node of its value} for the plain assignments of a cell."
     found = {}
@@ -46,7 +45,7 @@ def _assignments(source):
             found[node.targets[0].id] = node.value
     return found
 
-# %% ../../nbs/tools/06_series.ipynb #18c641e9
+# %% ../../nbs/tools/06_series.ipynb #cba14f46
 def get_parameters(
     notebook, # Notebook (nbformat 4)
 ):
@@ -79,7 +78,7 @@ def set_parameters(
     cell.source = '\n'.join(lines)
     return notebook
 
-# %% ../../nbs/tools/06_series.ipynb #f3933f79
+# %% ../../nbs/tools/06_series.ipynb #a0e81a25
 RUNS = Path('.run') # Stamps of finished runs, and notebooks that failed
 
 # %% ../../nbs/tools/06_series.ipynb #17063094
@@ -97,7 +96,7 @@ class _WatchedClient(NotebookClient):
             self.say('    ' + ', '.join(parts))
         return super().process_message(message, cell, cell_index)
 
-# %% ../../nbs/tools/06_series.ipynb #f60b36b1
+# %% ../../nbs/tools/06_series.ipynb #066893da
 def _announcer(notebook, name, progress):
     "A function that says which cell starts, for `NotebookClient`."
     start = time.perf_counter()
@@ -110,14 +109,14 @@ def _announcer(notebook, name, progress):
             progress(f"  {name} cell {code.index(cell_index) + 1}/{len(code)}, {seconds:4.0f} s: {first_line}")
     return announce
 
-# %% ../../nbs/tools/06_series.ipynb #dd552677
+# %% ../../nbs/tools/06_series.ipynb #fbf67320
 def _why(error):
     "What went wrong in a notebook, in one line."
     if isinstance(error, CellExecutionError):
         return f'{error.ename}: {error.evalue}'.splitlines()[0]
     return 'its kernel died, most often for want of memory; a smaller BS needs less'
 
-# %% ../../nbs/tools/06_series.ipynb #9ebe7442
+# %% ../../nbs/tools/06_series.ipynb #7c84f002
 def execute(
     path,           # Notebook to run
     values=None,    # Parameters to exchange
@@ -141,13 +140,13 @@ def execute(
     _write(tidy(notebook), out or path)
     return notebook
 
-# %% ../../nbs/tools/06_series.ipynb #a22a5103
+# %% ../../nbs/tools/06_series.ipynb #f708eff9
 def _write(notebook, path):
     "Write a notebook, whole or not at all."
     with atomic_path(path) as temporary:
         nbformat.write(notebook, temporary)
 
-# %% ../../nbs/tools/06_series.ipynb #9a85a1a3
+# %% ../../nbs/tools/06_series.ipynb #6b643d05
 def _is_noise(output):
     "Is this output stderr, or a display that was cleared again?"
     if output.output_type == 'stream':
@@ -157,7 +156,7 @@ def _is_noise(output):
     shown = [value for value in output.data.values() if value != '<IPython.core.display.HTML object>']
     return not any(str(value).strip() for value in shown)
 
-# %% ../../nbs/tools/06_series.ipynb #6f35757e
+# %% ../../nbs/tools/06_series.ipynb #34569b82
 def tidy(
     notebook, # Executed notebook
 ):
@@ -187,7 +186,7 @@ GPU = {'pairs': 6000, 'size': 512, 'parameters': {
     'ONNX': {'MODEL': 'unet_resnet34_512'},
     'RealImagePred': {'MODEL': 'unet_resnet34_512'}}}
 
-# %% ../../nbs/tools/06_series.ipynb #35cec6fb
+# %% ../../nbs/tools/06_series.ipynb #b8b5e286
 def recipe_values(
     path, # Notebook
     gpu,  # Is there a GPU?
@@ -200,7 +199,7 @@ def recipe_values(
     now = get_parameters(nbformat.read(path, 4))
     return {key: small[key] for key, value in full.items() if key in small and now.get(key) == value}
 
-# %% ../../nbs/tools/06_series.ipynb #bb9ddec8
+# %% ../../nbs/tools/06_series.ipynb #d2b28355
 def _sha256(path):
     "Hash of a file's content; '' where there is none."
     if not Path(path).exists():
@@ -208,16 +207,16 @@ def _sha256(path):
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
-# %% ../../nbs/tools/06_series.ipynb #8029ad26
+# %% ../../nbs/tools/06_series.ipynb #7de098a7
 LIBRARY = Path(nbs_lib.__file__).parent
 
-# %% ../../nbs/tools/06_series.ipynb #cd990f19
+# %% ../../nbs/tools/06_series.ipynb #af59433d
 def library_hashes():
     "Hashes of all modules of `nbs_lib`, with those of its sub-packages."
     modules = sorted(LIBRARY.rglob('*.py'))
     return {path.relative_to(LIBRARY).as_posix(): _sha256(path) for path in modules}
 
-# %% ../../nbs/tools/06_series.ipynb #95619867
+# %% ../../nbs/tools/06_series.ipynb #e7dcd79d
 def data_state(
     data, # Folder of the data set
 ):
@@ -240,7 +239,7 @@ def fingerprint(
     state = json.dumps([code, library_hashes(), data_state(data), before])
     return hashlib.sha256(state.encode()).hexdigest()
 
-# %% ../../nbs/tools/06_series.ipynb #fbfb7e6a
+# %% ../../nbs/tools/06_series.ipynb #f59ceecb
 def models_state(
     folder, # Where models are
 ):
@@ -248,7 +247,7 @@ def models_state(
     files = [path for path in sorted(Path(folder).glob('*')) if path.is_file() and not path.name.startswith('.')]
     return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
 
-# %% ../../nbs/tools/06_series.ipynb #27c47a0e
+# %% ../../nbs/tools/06_series.ipynb #5cca5dcc
 def changed_files(
     before, # `models_state` before a notebook was run
     after,  # And afterwards
@@ -257,14 +256,14 @@ def changed_files(
     "Names of the files that a notebook made."
     return [name for name, state in after.items() if before.get(name) != state or name in known]
 
-# %% ../../nbs/tools/06_series.ipynb #43d7c089
+# %% ../../nbs/tools/06_series.ipynb #d29c2cb8
 def model_hash(
     path, # A file in the models' folder
 ):
     "What is remembered of it: the hash of weights, '' of all others."
     return _sha256(path) if Path(path).suffix == '.safetensors' else ''
 
-# %% ../../nbs/tools/06_series.ipynb #39ea51ab
+# %% ../../nbs/tools/06_series.ipynb #552fa8c2
 def is_up_to_date(
     stamp,  # What is remembered of the last run: {'fingerprint', 'made': {file name: `model_hash`}}
     now,    # Fingerprint of the notebook as it is
@@ -276,7 +275,7 @@ def is_up_to_date(
     files = {Path(folder)/name: known for name, known in stamp['made'].items()}
     return all(path.exists() and model_hash(path) == known for path, known in files.items())
 
-# %% ../../nbs/tools/06_series.ipynb #3a13a04c
+# %% ../../nbs/tools/06_series.ipynb #06d67c3c
 def made_size(
     out, # Folder of the data set
 ):
@@ -286,7 +285,7 @@ def made_size(
         return 0
     return read_json(manifest, 'delete it or generate again').get('size', 0)
 
-# %% ../../nbs/tools/06_series.ipynb #0c2d5dda
+# %% ../../nbs/tools/06_series.ipynb #1413a903
 def make_rooms(
     pairs, # How many
     size,  # Pixels
@@ -306,7 +305,7 @@ def make_rooms(
     if subprocess.run([Path(sys.executable).with_name('seg_generate'), *options]).returncode:
         raise SegError(f"the rooms could not be made; {command} says why")
 
-# %% ../../nbs/tools/06_series.ipynb #88136ed3
+# %% ../../nbs/tools/06_series.ipynb #0cacb044
 def run_if_stale(
     name,   # Notebook, without its ending
     gpu,    # Is there a GPU?
@@ -350,12 +349,13 @@ def seg_series(
         stamp = run_if_stale(name, bool(machine['gpu']), stamp, force)
     print(summary(DATA, time.perf_counter() - start))
 
-# %% ../../nbs/tools/06_series.ipynb #f2238d6b
+# %% ../../nbs/tools/06_series.ipynb #e5e166da
 def summary(
     data,    # Folder of the data set
     seconds, # How long it all took
 ):
     "The results table and where to look, as text."
+    from nbs_lib.train import read_ladder # Brings PyTorch, which the rest does not need
     models, photos = Path(data)/'models', Path(data)/'test'
     lines = [f"\ndone in {seconds/60:.1f} minutes; scores on rooms never seen in training:"]
     for row in read_ladder(models/'ladder.csv'):
