@@ -27,7 +27,7 @@ from ..masks import decode_mask, open_image, read_image
 from .alignment import boundaries, misalignment_limit # noqa: F401 boundaries: old name, removed at the merge
 from .pair_checks import Finding, examine_pair, finding_about, relative
 
-# %% ../../nbs/tools/00_report.ipynb #d0ab0916
+# %% ../../nbs/tools/00_report.ipynb #694e6785
 def rooms_on_both_sides(
     data,  # A `SegData`
     train, # Indices of the training pairs
@@ -42,17 +42,17 @@ def rooms_on_both_sides(
     remedy = "split by room or sequence, or the score measures memory"
     return [Finding('room on both sides', 'warning', (), what, remedy)]
 
-# %% ../../nbs/tools/00_report.ipynb #2ed7eaa2
+# %% ../../nbs/tools/00_report.ipynb #c9b79e70
 MIN_AGREEMENT = 0.8*256 # Agreements less disagreements of 256 comparisons
 MAX_DIFFERENCE = 6      # Mean levels of 255 by which the reduced images may differ
 
-# %% ../../nbs/tools/00_report.ipynb #76a1d106
+# %% ../../nbs/tools/00_report.ipynb #18972190
 def _signs(facts, indices):
     "float32 (indices, 256): the signatures as +1 and -1."
     signatures = [facts[i].signature for i in indices]
     return np.where(signatures, np.float32(1), np.float32(-1))
 
-# %% ../../nbs/tools/00_report.ipynb #e21ae4c1
+# %% ../../nbs/tools/00_report.ipynb #d6158330
 def similar_pairs(
     facts, # `PairFacts` of all pairs
     train, # Indices of training pairs that have a signature
@@ -67,7 +67,7 @@ def similar_pairs(
             nearest = np.argsort(-agreement[row], kind='stable')[:3]
             yield part[row], [train[k] for k in nearest if agreement[row, k] >= MIN_AGREEMENT]
 
-# %% ../../nbs/tools/00_report.ipynb #34beb059
+# %% ../../nbs/tools/00_report.ipynb #70c78518
 def _nearly_equal(facts, i, candidates):
     "The first candidate that shows nearly the same as image `i`; None where none does."
     for k in candidates:
@@ -75,7 +75,7 @@ def _nearly_equal(facts, i, candidates):
         if np.abs(difference - np.median(difference)).mean() < MAX_DIFFERENCE:
             return k
 
-# %% ../../nbs/tools/00_report.ipynb #6714e43a
+# %% ../../nbs/tools/00_report.ipynb #602a6e20
 def _duplicate(data, facts, i, k):
     "The finding about two images that are nearly the same, or the same."
     files = [data.pairs[i].image, data.pairs[k].image]
@@ -108,10 +108,10 @@ def across_split(
                 found.append(_duplicate(data, facts, i, twin))
     return found
 
-# %% ../../nbs/tools/00_report.ipynb #437e0d0a
+# %% ../../nbs/tools/00_report.ipynb #e8b971a2
 RARE = 3 # Images; a label in fewer is hardly learnt
 
-# %% ../../nbs/tools/00_report.ipynb #d99c01e5
+# %% ../../nbs/tools/00_report.ipynb #27a9d918
 def rare_labels(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -129,7 +129,7 @@ def rare_labels(
             remedy = "add images that show it, or take it out of the table"
             yield Finding('rare label', 'warning', (), what, remedy)
 
-# %% ../../nbs/tools/00_report.ipynb #6e0fd971
+# %% ../../nbs/tools/00_report.ipynb #7f350c0f
 def misaligned_masks(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -148,7 +148,7 @@ def misaligned_masks(
         remedy = "look at it; was one of the two flipped, cropped or rotated?"
         yield finding_about(data, [pair.mask, pair.image], f'{off.how} mask', 'warning', what, remedy, 'quarantine')
 
-# %% ../../nbs/tools/00_report.ipynb #4822a479
+# %% ../../nbs/tools/00_report.ipynb #cd88f15f
 def over_all(
     data,  # A `SegData`
     facts, # `PairFacts` of all its pairs
@@ -156,7 +156,7 @@ def over_all(
     "Findings that take the whole set to see: labels that are rare, masks that lie badly."
     return [*rare_labels(data, facts), *misaligned_masks(data, facts)]
 
-# %% ../../nbs/tools/00_report.ipynb #45457f81
+# %% ../../nbs/tools/00_report.ipynb #c668891f
 def unpaired_finding(
     data, # A `SegData`
     lone, # One of the files without a partner in `data.lone`
@@ -175,7 +175,7 @@ def unpaired_finding(
     files = [relative(data, file) for file in (lone.file, lone.meant) if file]
     return Finding('missing partner', 'error', tuple(files), what, remedy, fix)
 
-# %% ../../nbs/tools/00_report.ipynb #b2ac83c1
+# %% ../../nbs/tools/00_report.ipynb #b35aa408
 LABEL_COLUMNS = 'label', 'pixels', 'share', 'pictures'
 
 # %% ../../nbs/tools/00_report.ipynb #94bd7890
@@ -223,7 +223,7 @@ class Report:
     def _repr_html_(self):
         return _findings_table(self)
 
-# %% ../../nbs/tools/00_report.ipynb #dc9902a9
+# %% ../../nbs/tools/00_report.ipynb #c0498c81
 def _report_dict(report):
     "A `Report` as plain lists, dictionaries, text and numbers."
     data = report.data
@@ -238,7 +238,7 @@ def _report_dict(report):
         'labels': [dict(zip(LABEL_COLUMNS, row)) for row in report.labels],
     }
 
-# %% ../../nbs/tools/00_report.ipynb #ea266748
+# %% ../../nbs/tools/00_report.ipynb #4c5521dd
 def _findings_table(report):
     "A `Report` as an HTML table: one row a kind of finding."
     rows = []
@@ -249,7 +249,7 @@ def _findings_table(report):
     table = f"<table><tr><th><th>finding<th>number<th>first file<th>what<th>what to do{''.join(rows)}</table>"
     return f"<p>{escape(report.headline)}</p>" + (table if rows else '<p>nothing to complain about</p>')
 
-# %% ../../nbs/tools/00_report.ipynb #c16d0316
+# %% ../../nbs/tools/00_report.ipynb #034a8ac9
 def examine_all(
     data,          # A `SegData`
     progress=None, # Called with (pairs done, pairs in all)
@@ -263,7 +263,7 @@ def examine_all(
                 progress(len(facts), n)
     return facts
 
-# %% ../../nbs/tools/00_report.ipynb #0955a13a
+# %% ../../nbs/tools/00_report.ipynb #afaf3d04
 def check_dataset(
     data,          # A `SegData`, or a folder
     valid=0.2,     # Share to validate on, as the training will have it
@@ -297,7 +297,7 @@ table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:left;ver
 figure{display:inline-block;margin:.5em 1em .5em 0;vertical-align:top;max-width:21em}
 figcaption{font-size:.85em;overflow-wrap:anywhere}img{height:96px;margin-right:3px;image-rendering:pixelated}"""
 
-# %% ../../nbs/tools/00_report.ipynb #63fa4476
+# %% ../../nbs/tools/00_report.ipynb #043468c8
 def _is_mask(data, file):
     "Is this file a mask, by what it is paired with or by the folder it lies in?"
     if file in {pair.mask for pair in data.pairs}:
@@ -306,7 +306,7 @@ def _is_mask(data, file):
     image_folders = {pair.image.parent for pair in data.pairs}
     return file.parent in mask_folders - image_folders
 
-# %% ../../nbs/tools/00_report.ipynb #cb92646f
+# %% ../../nbs/tools/00_report.ipynb #9d3ddd93
 def _as_gray(image):
     "A mask that cannot be decoded, as gray levels that can be seen."
     if image.mode in ('RGB', 'RGBA'):
@@ -315,7 +315,7 @@ def _as_gray(image):
     gray = values/max(1, np.max(values))*255
     return ImageOps.autocontrast(Image.fromarray(gray.astype(np.uint8)))
 
-# %% ../../nbs/tools/00_report.ipynb #c65e51e9
+# %% ../../nbs/tools/00_report.ipynb #415a9ee3
 def _painted(data, image):
     "A mask in the table's colors, or as gray levels where it cannot be decoded."
     try:
@@ -324,7 +324,7 @@ def _painted(data, image):
         return _as_gray(image)
     return Image.fromarray(data.labels.palette[mask])
 
-# %% ../../nbs/tools/00_report.ipynb #8c8ad53a
+# %% ../../nbs/tools/00_report.ipynb #b39866c9
 def thumbnail(
     data,      # A `SegData`
     name,      # A file's path inside it
@@ -344,12 +344,12 @@ def thumbnail(
     content = base64.b64encode(buffer.getvalue()).decode()
     return f'<img alt="{escape(name)}" title="{escape(name)}" src="data:image/jpeg;base64,{content}">'
 
-# %% ../../nbs/tools/00_report.ipynb #4184cca4
+# %% ../../nbs/tools/00_report.ipynb #3207f9c8
 def _said(finding):
     "A finding as HTML: files, what was seen, and what to do."
     return f"<b>{escape(', '.join(finding.files))}</b> {escape(finding.what)}<br>→ {escape(finding.remedy)}"
 
-# %% ../../nbs/tools/00_report.ipynb #c9eee34c
+# %% ../../nbs/tools/00_report.ipynb #54bddc85
 def _figure(data, finding):
     "A finding with small images of its files."
     images = ''
@@ -357,7 +357,7 @@ def _figure(data, finding):
         images = ''.join(thumbnail(data, name) for name in finding.files)
     return f"<figure>{images}<figcaption>{_said(finding)}</figcaption></figure>"
 
-# %% ../../nbs/tools/00_report.ipynb #845a9bfa
+# %% ../../nbs/tools/00_report.ipynb #1c24f0a7
 def _section(data, severity, kind, found, most):
     "All findings of a kind: the first `most` of them with images."
     figures = ''.join(_figure(data, finding) for finding in found[:most])
@@ -366,7 +366,7 @@ def _section(data, severity, kind, found, most):
         more = f"<details><summary>{len(found) - most} more</summary><ul>{more}</ul></details>"
     return f"<h2><span class={severity}>{severity}</span> {escape(kind)} · {len(found)}</h2>{figures}{more}"
 
-# %% ../../nbs/tools/00_report.ipynb #14fe3883
+# %% ../../nbs/tools/00_report.ipynb #20fb561c
 def _labels_table(rows):
     "The rows of `label_table` as HTML; '' where there are none."
     if not rows:
@@ -377,7 +377,7 @@ def _labels_table(rows):
     head = "<h2>Labels, rarest first</h2><table><tr><th>label<th>pixels<th>share<th>pictures"
     return f"{head}{''.join(cells)}</table>"
 
-# %% ../../nbs/tools/00_report.ipynb #46863a34
+# %% ../../nbs/tools/00_report.ipynb #db5cd5f0
 def report_html(
     report, # A `Report`
     most=6, # Findings of a kind shown with images; the others are listed
@@ -393,7 +393,7 @@ def report_html(
             f"<p>{verdict}, {len(report.findings) - errors} warnings</p>{''.join(sections)}"
             f"{_labels_table(report.labels)}</html>\n")
 
-# %% ../../nbs/tools/00_report.ipynb #c1789791
+# %% ../../nbs/tools/00_report.ipynb #38643d49
 def print_report(
     report,  # A `Report`
     most=5,  # Findings of a kind that are said; the others are counted
@@ -411,7 +411,7 @@ def print_report(
         if len(found) > most:
             print(f"  … and {len(found) - most} more")
 
-# %% ../../nbs/tools/00_report.ipynb #bd6bc7de
+# %% ../../nbs/tools/00_report.ipynb #6141453b
 def save_report(
     report, # A `Report`
     folder, # Where report.json and report.html go; made if missing
