@@ -3,11 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install run lab test test-latest clean
+.PHONY: help install run lab lint fix quick notebooks test test-latest clean
 
 help:
 	@echo "make run          install, generate rooms, run the four notebooks, show the results"
 	@echo "make lab          open JupyterLab on the notebooks"
+	@echo "make quick        lint, export in step, the fast tests: under 90 seconds once installed"
+	@echo "make fix          let ruff mend what it can"
+	@echo "make notebooks    run the library notebooks whose code has changed, for their outputs"
 	@echo "make test         install and run all tests"
 	@echo "make test-latest  run the tests against the newest fastai"
 	@echo "make clean        remove the environments and the stamps of finished runs (data and models stay)"
@@ -35,8 +38,22 @@ run: install
 lab: install
 	$(BIN)/jupyter lab
 
-test: install
+lint: install
+	$(BIN)/ruff check .
+
+fix: install
+	$(BIN)/ruff check --fix .
+
+quick: lint
 	$(BIN)/python tests/in_step.py
+	$(BIN)/python -m pytest -m "not slow" -q
+
+notebooks: install
+	$(BIN)/python tests/outputs.py
+
+test: lint
+	$(BIN)/python tests/in_step.py
+	$(BIN)/python tests/outputs.py --check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest
 

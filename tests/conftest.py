@@ -1,22 +1,45 @@
-"""What several test files need: a tiny data set of rendered rooms, made once, and the commands run as a user runs them."""
-import os, subprocess, sys, tempfile
+"""What several test files need: a tiny set of rendered rooms, made once, and the commands run as a user runs them."""
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp()  # decoded pixels of tests go with the tests
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pixels of tests go with the tests
+
+SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
+SLOW_FILES = {"test_commands", "test_demo", "test_experiments", "test_formats", "test_notebooks", "test_predict",
+              "test_rooms_shaded", "test_rooms_truth", "test_server", "test_train", "test_walk"}
+
+
+def pytest_collection_modifyitems(items) -> None:
+    "Mark as slow what renders rooms, trains, or starts programs; `make quick` leaves it out."
+    for item in items:
+        if item.path.stem in SLOW_FILES or SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 def run_command(name: str, *args, cwd=None) -> subprocess.CompletedProcess:
     "Run one of the `seg_*` commands of this environment."
-    return subprocess.run([Path(sys.executable).with_name(name), *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=600)
+    command = [Path(sys.executable).with_name(name), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
 
 
-@pytest.fixture(scope='session')
+def digest(folder) -> dict[str, str]:
+    "{relative path: SHA-256} of all files in a folder, but for what `seg_fix` put aside."
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and ".seg_fix" not in path.parts]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="session")
 def rooms(tmp_path_factory) -> Path:
-    "24 rendered pairs of 128 px, two pictures a room, in a folder with a space in its name. Read only."
-    folder = tmp_path_factory.mktemp('rendered')/'some rooms'
-    done = run_command('seg_generate', 24, '--out', folder, '--size', 128, '--images_per_room', 2, '--seed', 5)
+    "24 rendered pairs of 128 px, two images a room, in a folder with a space in its name. Read only."
+    folder = tmp_path_factory.mktemp("rendered") / "some rooms"
+    options = ("--out", folder, "--size", 128, "--images_per_room", 2, "--seed", 5)
+    done = run_command("seg_generate", 24, *options)
     assert done.returncode == 0, done.stderr
     return folder

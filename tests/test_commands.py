@@ -1,56 +1,101 @@
-"""The seg_* commands as a person meets them: help, exit statuses, wrong input said in one sentence, an interrupted training."""
-import json, re, shutil, signal, subprocess, sys, time
+"""The seg_* commands as a person meets them: help, exit statuses, wrong input in one sentence, an interrupted run."""
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np, pytest
+import numpy as np
+import pytest
 from conftest import ROOT, run_command
 from PIL import Image
 
 from nbs_lib.train import seg_train
 
-COMMANDS = ['seg_doctor', 'seg_generate', 'seg_check', 'seg_fix', 'seg_serve', 'seg_convert', 'seg_walk', 'seg_train', 'seg_export', 'seg_predict', 'seg_eval', 'seg_series']
+COMMANDS = ["seg_doctor", "seg_generate", "seg_check", "seg_fix", "seg_serve", "seg_convert", "seg_walk", "seg_train",
+            "seg_export", "seg_predict", "seg_eval", "seg_series"]
 
 
-@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help(name):
-    done = run_command(name, '--help')
+    done = run_command(name, "--help")
     assert done.returncode == 0 and name in done.stdout
 
 
 def test_imports_are_quiet():
-    "core silences a warning of fastai's import, so it comes first"
-    for module in (ROOT/'nbs_lib').glob('*.py'): assert re.findall(r'^(?:from|import) (\.core|fastai)', module.read_text(), re.M)[:1] != ['fastai'], module
+    "core silences a warning of fastai's import, so it comes first, in the sub-packages, too."
+    modules = sorted((ROOT / "nbs_lib").rglob("*.py"))
+    first = {path: re.findall(r"^(?:from|import) \.*(core|fastai)\b", path.read_text(), re.M)[:1] for path in modules}
+    assert ["core"] in first.values()
+    assert not [path for path, name in first.items() if name == ["fastai"]]
 
 
 def copy(rooms, tmp_path) -> Path:
-    return Path(shutil.copytree(rooms, tmp_path/'data'))
+    "A copy of the rooms to spoil."
+    return Path(shutil.copytree(rooms, tmp_path / "data"))
 
 
-def drop_mask(d): (d/'labels/000003.png').unlink()
-def drop_picture(d): (d/'screenshots/000003.png').unlink()
-def resize_mask(d): Image.open(d/'labels/000003.png').resize((64, 64), Image.Resampling.NEAREST).save(d/'labels/000003.png')
-def wrong_value(d): Image.fromarray(np.full((128, 128), 77, np.uint8)).save(d/'labels/000003.png')
-def wrong_color(d): Image.new('RGB', (128, 128), (254, 1, 2)).save(d/'labels/000003.png')
-def cut_picture(d): (d/'screenshots/000003.png').write_bytes((d/'screenshots/000003.png').read_bytes()[:900])
-def text_picture(d): (d/'screenshots/000003.png').write_text('not a picture')
-def nothing_left(d): [p.unlink() for part in ('screenshots', 'labels') for p in (d/part).iterdir()]
-def broken_table(d): (d/'labels.csv').write_text('name;colour\n')
+IMAGE, MASK = "screenshots/000003.png", "labels/000003.png"
+
+
+def drop_mask(folder):
+    (folder / MASK).unlink()
+
+
+def drop_picture(folder):
+    (folder / IMAGE).unlink()
+
+
+def resize_mask(folder):
+    Image.open(folder / MASK).resize((64, 64), Image.Resampling.NEAREST).save(folder / MASK)
+
+
+def wrong_value(folder):
+    Image.fromarray(np.full((128, 128), 77, np.uint8)).save(folder / MASK)
+
+
+def wrong_color(folder):
+    Image.new("RGB", (128, 128), (254, 1, 2)).save(folder / MASK)
+
+
+def cut_picture(folder):
+    (folder / IMAGE).write_bytes((folder / IMAGE).read_bytes()[:900])
+
+
+def text_picture(folder):
+    (folder / IMAGE).write_text("not a picture")
+
+
+def nothing_left(folder):
+    for part in ("screenshots", "labels"):
+        for path in (folder / part).iterdir():
+            path.unlink()
+
+
+def broken_table(folder):
+    (folder / "labels.csv").write_text("name;colour\n")
 
 
 def call(capsys, command, *args) -> tuple[int, str]:
     "A command's exit status and what it wrote to stderr, run in this process because importing torch takes seconds."
-    with pytest.raises(SystemExit) as stop: command.main([str(a) for a in args])
+    with pytest.raises(SystemExit) as stop:
+        command.main([str(arg) for arg in args])
     return stop.value.code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize('fault, says', [
-    (drop_mask, '000003.png has no mask'), (drop_picture, '000003.png has no image'), (resize_mask, '64×64 but its image'), (wrong_value, 'value 77'),
-    (wrong_color, r'color (254, 1, 2)'), (cut_picture, '000003.png is damaged'), (text_picture, '000003.png is not an image'), (nothing_left, 'holds no pairs'), (broken_table, 'labels.csv'),
+@pytest.mark.parametrize("fault, says", [
+    (drop_mask, "000003.png has no mask"), (drop_picture, "000003.png has no image"),
+    (resize_mask, "64×64 but its image"), (wrong_value, "value 77"), (wrong_color, r"color (254, 1, 2)"),
+    (cut_picture, "000003.png is damaged"), (text_picture, "000003.png is not an image"),
+    (nothing_left, "holds no pairs"), (broken_table, "labels.csv"),
 ])
 def test_bad_data_stop_a_training_before_it_starts(fault, says, rooms, tmp_path, capsys):
     data = copy(rooms, tmp_path)
     fault(data)
-    status, err = call(capsys, seg_train, '--data', data, '--out', tmp_path/'models')
+    status, err = call(capsys, seg_train, '--data', data, '--out', tmp_path / 'models')
     assert status == 1 and says in err and len(err.strip().splitlines()) == 1, err
     assert not (tmp_path/'models').exists()
 
@@ -63,64 +108,89 @@ def test_jpeg_data_named_png_just_work(rooms, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize('args, status, says', [
-    (('--size', 65), 1, 'multiples of 32'), (('--epochs', 0), 1, 'at least 1'), (('--arch', 'vgg'), 1, "no encoder 'vgg'"), (('--weights', 'none.safetensors'), 1, 'none.json is missing'),
-    (('--size', 'big'), 1, 'not readable'), (('--bs', 'big'), 2, 'invalid int'), (('--colour', 'red'), 2, 'unrecognized'), (('--size', 256), 1, "above the pictures' own"),
+@pytest.mark.parametrize("args, status, says", [
+    (("--size", 65), 1, "multiples of 32"), (("--epochs", 0), 1, "at least 1"),
+    (("--arch", "vgg"), 1, "no encoder 'vgg'"),
+    (("--weights", "none.safetensors"), 1, "none.json is missing"), (("--size", "big"), 1, "not readable"),
+    (("--bs", "big"), 2, "invalid int"), (("--colour", "red"), 2, "unrecognized"),
+    (("--size", 256), 1, "above the pictures' own"),
 ])
 def test_wrong_arguments(args, status, says, rooms, tmp_path, capsys):
     got, err = call(capsys, seg_train, '--data', rooms, '--out', tmp_path, *args)
     assert (got, says in err) == (status, True), err
 
 
+SMALL = ("--size", 32, "--arch", "resnet18")
+
+
 def test_weights_of_another_label_count(rooms, tmp_path):
-    small, other = ('--size', 32, '--epochs', 1, '--arch', 'resnet18', '--bs', 8), copy(rooms, tmp_path)
-    assert run_command('seg_train', '--data', rooms, '--out', tmp_path/'m', *small).returncode == 0
-    (other/'labels.csv').write_text('\n'.join((other/'labels.csv').read_text().splitlines() + ['extra_thing,1,2,3']) + '\n')
-    done = run_command('seg_train', '--data', other, '--out', tmp_path/'m2', '--weights', tmp_path/'m/unet_resnet18_32.safetensors', *small)
-    assert done.returncode == 1 and 'trained for 24 labels that are not the 25' in done.stderr, done.stderr
+    small, other = (*SMALL, "--epochs", 1, "--bs", 8), copy(rooms, tmp_path)
+    assert run_command("seg_train", "--data", rooms, "--out", tmp_path / "m", *small).returncode == 0
+    table = other / "labels.csv"
+    table.write_text(table.read_text().rstrip("\n") + "\nextra_thing,1,2,3\n")
+    weights = ("--weights", tmp_path / "m/unet_resnet18_32.safetensors")
+    done = run_command("seg_train", "--data", other, "--out", tmp_path / "m2", *weights, *small)
+    assert done.returncode == 1 and "trained for 24 labels that are not the 25" in done.stderr, done.stderr
+
+
+def history_of(folder) -> list[list[float]]:
+    "The epochs of a saved model."
+    saved = json.loads((folder / "unet_resnet18_32.json").read_text())
+    return [list(row.values()) for row in saved["history"]]
 
 
 def test_killed_training_resumes(rooms, tmp_path):
     "kill -9 after the first epoch, then the same command with --resume: ends as an uninterrupted run does."
-    args = ['--data', rooms, '--size', 32, '--epochs', 3, '--arch', 'resnet18', '--bs', 4, '--precision', 'fp32']
-    command = [str(Path(sys.executable).with_name('seg_train')), *map(str, args), '--out', str(tmp_path/'killed')]
+    args = ["--data", rooms, *SMALL, "--epochs", 3, "--bs", 4, "--precision", "fp32"]
+    program = Path(sys.executable).with_name("seg_train")
+    command = [str(part) for part in (program, *args, "--out", tmp_path / "killed")]
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path/'killed/unet_resnet18_32.checkpoint'
+    checkpoint = tmp_path / "killed/unet_resnet18_32.checkpoint"
     for _ in range(1200):
-        if checkpoint.exists() or job.poll() is not None: break
+        if checkpoint.exists() or job.poll() is not None:
+            break
         time.sleep(0.1)
     job.send_signal(signal.SIGKILL)
-    job.wait()
+    assert job.wait() == -signal.SIGKILL, "it was over before it could be killed"
     assert checkpoint.exists()
-    assert subprocess.run([*command, '--resume'], capture_output=True).returncode == 0
-    assert run_command('seg_train', *args, '--out', tmp_path/'whole').returncode == 0
-    killed, whole = (json.loads((tmp_path/d/'unet_resnet18_32.json').read_text())['history'] for d in ('killed', 'whole'))
+    assert subprocess.run([*command, "--resume"], capture_output=True).returncode == 0
+    assert run_command("seg_train", *args, "--out", tmp_path / "whole").returncode == 0
+    killed, whole = history_of(tmp_path / "killed"), history_of(tmp_path / "whole")
     assert len(killed) == 3
-    np.testing.assert_allclose([list(r.values()) for r in killed], [list(r.values()) for r in whole], atol=1e-3)
+    np.testing.assert_allclose(killed, whole, atol=1e-3)
 
 
 def test_from_rooms_to_scores(rooms, tmp_path):
     "Train, export, predict, evaluate, as commands."
-    models = tmp_path/'my models'
-    assert run_command('seg_train', '--data', rooms, '--out', models, '--size', 32, '--epochs', 1, '--arch', 'resnet18', '--bs', 8).returncode == 0
-    assert run_command('seg_export', models/'unet_resnet18_32.safetensors', '--out', models).returncode == 0
-    done = run_command('seg_predict', models/'unet_resnet18_32.onnx', rooms/'screenshots/000000.png', '--out', tmp_path/'p')
+    models, model = tmp_path / "my models", tmp_path / "my models/unet_resnet18_32.onnx"
+    done = run_command("seg_train", "--data", rooms, "--out", models, *SMALL, "--epochs", 1, "--bs", 8)
     assert done.returncode == 0, done.stderr
-    assert np.asarray(Image.open(next((tmp_path/'p').rglob('mask/*.png')))).max() < 24
-    done = run_command('seg_eval', models/'unet_resnet18_32.onnx', '--data', rooms, '--report', tmp_path/'r.json')
+    assert run_command("seg_export", model.with_suffix(".safetensors"), "--out", models).returncode == 0
+    done = run_command("seg_predict", model, rooms / IMAGE, "--out", tmp_path / "p")
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path/'r.json').read_text())
-    assert json.dumps(report).count('building_wall') >= 1
+    mask = np.asarray(Image.open(next((tmp_path / "p").rglob("mask/*.png"))))
+    assert mask.shape == (128, 128) and mask.max() < 24
+    done = run_command("seg_eval", model, "--data", rooms, "--report", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    assert "building_wall" in (tmp_path / "r.json").read_text()
 
 
 def test_doctor_says_what_next(tmp_path):
-    done = run_command('seg_doctor', '--data', tmp_path/'nothing here')
-    assert done.returncode == 0 and 'seg_generate' in done.stdout.splitlines()[-1]
+    done = run_command("seg_doctor", "--data", tmp_path / "nothing here")
+    assert done.returncode == 0 and "seg_generate" in done.stdout.splitlines()[-1]
+
+
+IMPORT_LIGHT = """
+import time, sys
+start = time.perf_counter()
+import nbs_lib.labels, nbs_lib.predict
+print(time.perf_counter() - start, sorted({'torch', 'fastai', 'matplotlib', 'pandas'} & set(sys.modules)))
+"""
 
 
 def test_light_modules_stay_light():
     "The label table and the predictor load in under a second, without torch, fastai or matplotlib."
-    code = "import time, sys; t = time.perf_counter(); import nbs_lib.labels, nbs_lib.predict; print(time.perf_counter() - t, sorted({'torch', 'fastai', 'matplotlib', 'pandas'} & set(sys.modules)))"
-    runs = [subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split(' ', 1) for _ in range(3)]
-    assert all(loaded.strip() == '[]' for _, loaded in runs)
-    assert min(float(t) for t, _ in runs) < 1
+    command = [sys.executable, "-c", IMPORT_LIGHT]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(" ", 1) for _ in range(3)]
+    assert all(loaded.strip() == "[]" for _, loaded in runs)
+    assert min(float(seconds) for seconds, _ in runs) < 1

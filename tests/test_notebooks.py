@@ -2,57 +2,72 @@
 import shutil
 from pathlib import Path
 
-import nbformat, pytest
+import nbformat
+import pytest
 from conftest import ROOT
 
 from nbs_lib.core import SegError
 from nbs_lib.tools.series import SERIES, execute
 
 
-@pytest.mark.parametrize('name', SERIES)
+def code_cells(name):
+    "The code cells of a root notebook."
+    return [cell for cell in nbformat.read(ROOT / f"{name}.ipynb", 4).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", SERIES)
 def test_form(name):
-    nb = nbformat.read(ROOT/f'{name}.ipynb', 4)
-    code = [c for c in nb.cells if c.cell_type == 'code']
-    assert code[0].metadata.get('tags') == ['parameters']
+    cells, code = nbformat.read(ROOT / f"{name}.ipynb", 4).cells, code_cells(name)
+    assert code[0].metadata.get("tags") == ["parameters"]
     assert len(code) <= 22
-    assert not any(line.startswith(('class ', '%env', '/')) for c in code for line in c.source.splitlines())
-    assert sum(c.cell_type == 'markdown' for c in nb.cells) >= len(code)/2
-    assert not any(o.output_type == 'error' or o.get('name') == 'stderr' for c in code for o in c.outputs)
-    assert (ROOT/f'{name}.ipynb').stat().st_size < 1_500_000
+    lines = [line for cell in code for line in cell.source.splitlines()]
+    assert not [line for line in lines if line.startswith(("class ", "%env", "/"))]
+    assert sum(cell.cell_type == "markdown" for cell in cells) >= len(code) / 2
+    shown = [output for cell in code for output in cell.outputs]
+    assert not [output for output in shown if output.output_type == "error" or output.get("name") == "stderr"]
+    assert (ROOT / f"{name}.ipynb").stat().st_size < 1_500_000
 
 
-@pytest.mark.parametrize('name', SERIES)
+@pytest.mark.parametrize("name", SERIES)
 def test_is_committed_with_its_outputs(name):
     "People read the notebooks without running them."
-    code = [c for c in nbformat.read(ROOT/f'{name}.ipynb', 4).cells if c.cell_type == 'code']
-    assert sum(bool(c.outputs) for c in code) >= len(code)/2
-    assert any('image/png' in o.get('data', {}) for c in code for o in c.outputs)
+    code = code_cells(name)
+    assert sum(bool(cell.outputs) for cell in code) >= len(code) / 2
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
 
 
 def test_the_series_runs(rooms, tmp_path, monkeypatch):
     "All four, in order, on 24 small rooms: the smallest run that touches every cell."
     monkeypatch.chdir(ROOT)
-    data = tmp_path/'Data with a space'
+    data = tmp_path / "Data with a space"
     shutil.copytree(rooms, data)
-    out, quiet = str(data/'models'), dict(progress=lambda s: None)
-    common = dict(DATA=str(data), MODELS=out, ARCH='resnet18')
-    execute('SegmentationLearner.ipynb', dict(common, SIZE=32, EPOCHS=1, BS=8), tmp_path/'1.ipynb', **quiet)
-    execute('GoBig.ipynb', dict(common, FROM=32, SIZES=[64], EPOCHS=[1], BS=8), tmp_path/'2.ipynb', **quiet)
-    assert {p.suffix for p in Path(out).glob('unet_resnet18_32.*')} >= {'.safetensors', '.json', '.pkl', '.onnx'}
-    execute('ONNX.ipynb', dict(DATA=str(data), MODELS=out, MODEL='unet_resnet18_64', REPEATS=2), tmp_path/'3.ipynb', **quiet)
-    execute('RealImagePred.ipynb', dict(MODELS=out, MODEL='unet_resnet18_64', PHOTOS=str(data/'test'), LABELLED=str(data), MAPPING='', ONLY=''), tmp_path/'4.ipynb', **quiet)
-    ladder = (Path(out)/'ladder.csv').read_text().splitlines()
-    assert [line.split(',')[0] for line in ladder] == ['model', 'unet_resnet18_32', 'unet_resnet18_64']
-    assert not list(Path(out).glob('*.checkpoint')), 'a finished run leaves no checkpoint'
+    models = str(data / "models")
+
+    def run(name, number, **values):
+        execute(f"{name}.ipynb", values, tmp_path / f"{number}.ipynb", progress=lambda line: None)
+
+    common = {"DATA": str(data), "MODELS": models, "ARCH": "resnet18"}
+    run("SegmentationLearner", 1, **common, SIZE=32, EPOCHS=1, BS=8)
+    run("GoBig", 2, **common, FROM=32, SIZES=[64], EPOCHS=[1], BS=8)
+    made = {path.suffix for path in Path(models).glob("unet_resnet18_32.*")}
+    assert made >= {".safetensors", ".json", ".pkl", ".onnx"}
+    run("ONNX", 3, DATA=str(data), MODELS=models, MODEL="unet_resnet18_64", REPEATS=2)
+    run("RealImagePred", 4, MODELS=models, MODEL="unet_resnet18_64", PHOTOS=str(data / "test"), LABELLED=str(data),
+        MAPPING="", ONLY="")
+    ladder = (Path(models) / "ladder.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in ladder] == ["model", "unet_resnet18_32", "unet_resnet18_64"]
+    assert not list(Path(models).glob("*.checkpoint")), "a finished run leaves no checkpoint"
 
 
-@pytest.mark.parametrize('name, values, says', [
-    ('SegmentationLearner', dict(DATA='no such folder'), 'the folder no such folder does not exist'),
-    ('SegmentationLearner', dict(SIZE=256), "above the pictures' own"),
-    ('GoBig', dict(FROM=96), 'run SegmentationLearner.ipynb first'),
-    ('GoBig', dict(SIZES=[512]), "above the pictures' own"),
+@pytest.mark.parametrize("name, values, says", [
+    ("SegmentationLearner", {"DATA": "no such folder"}, "the folder no such folder does not exist"),
+    ("SegmentationLearner", {"SIZE": 256}, "above the pictures' own"),
+    ("GoBig", {"FROM": 96}, "run SegmentationLearner.ipynb first"),
+    ("GoBig", {"SIZES": [512]}, "above the pictures' own"),
 ])
 def test_bad_parameters_are_one_sentence(name, values, says, rooms, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(SegError, match=says): execute(f'{name}.ipynb', dict(DATA=str(rooms), MODELS=str(tmp_path)) | values, tmp_path/'x.ipynb', progress=lambda s: None)
-    assert not (tmp_path/'x.ipynb').exists()
+    values = {"DATA": str(rooms), "MODELS": str(tmp_path)} | values
+    with pytest.raises(SegError, match=says):
+        execute(f"{name}.ipynb", values, tmp_path / "x.ipynb", progress=lambda line: None)
+    assert not (tmp_path / "x.ipynb").exists()
