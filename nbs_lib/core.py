@@ -71,16 +71,22 @@ def show_progress(
     elif step and (done == total or done*10//total != (done - step)*10//total): print(f'{done:,} of {total:,} {what}', file=sys.stderr, flush=True)
 
 # %% ../nbs/00_core.ipynb #a70d2be0
-def seg_command(f):
-    "Give `f` a console entry `f.main(argv=None)` whose options are `f`'s documented parameters."
-    f.main = functools.partial(_main, f)
+def seg_command(
+    f=None,            # The function; its documented parameters become the options
+    settings='config', # Its parameter that names a YAML file with values for the others; '' where `config` is something else
+):
+    "Give `f` a console entry `f.main(argv=None)`. Use it as `@seg_command` or as `@seg_command(settings='')`."
+    if f is None: return functools.partial(seg_command, settings=settings)
+    f.main = functools.partial(_main, f, settings)
     return f
 
-def _main(f, argv=None):
+def _main(f, settings, argv=None):
     try:
         parser, first = _parser(f), argparse.ArgumentParser(add_help=False)
-        first.add_argument('--config')
-        if 'config' in inspect.signature(f).parameters and (path := first.parse_known_args(argv)[0].config): parser.set_defaults(**_settings(f, path))
+        if settings in inspect.signature(f).parameters:
+            first.add_argument(f'--{settings}')
+            path = vars(first.parse_known_args(argv)[0])[settings]
+            if path: parser.set_defaults(**_settings(f, path))
         f(**vars(parser.parse_args(argv)))
     except (SegError, OSError) as e: _exit(f"{f.__name__}: {e}", 1)
     except KeyboardInterrupt: _exit(f"{f.__name__}: interrupted; what was finished is kept", 130)
