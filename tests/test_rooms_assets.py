@@ -10,9 +10,9 @@ from PIL import Image
 pytest.importorskip("panda3d")
 trimesh = pytest.importorskip("trimesh")
 
+from generated import digest, run
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
-from test_rooms import digest, run
 from virtual_room import Plan, RoomConfig, find_faults, generate, make_room
 from virtual_room.assets import level, load, read_assets
 from virtual_room.generate import Studio

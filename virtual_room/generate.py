@@ -336,7 +336,7 @@ def generate(count: int, out: str | Path = DEFAULT_OUT, plan: Plan = Plan(), wor
     return manifest
 
 
-@seg_command
+@seg_command(settings="")  # config is a file of ranges
 def seg_generate(
     n: int,  # How many pairs the folder shall hold
     out: str = DEFAULT_OUT,  # Folder for screenshots/, labels/, labels.csv and generation.json

@@ -215,7 +215,7 @@ def stroll(walk: Walk, script: Iterator[None] | None) -> None:
         time.sleep(max(0.0, 1 / FASTEST - (time.perf_counter() - start)))
 
 
-@seg_command
+@seg_command(settings="")  # config is a file of ranges
 def seg_walk(
     server: str = "http://127.0.0.1:4200",  # Where seg_serve listens
     seed: int = 0,  # Another seed, another room
