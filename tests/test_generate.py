@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_every_pair_is_well_formed(sample):
         assert mask.max() < ROOM_LABELS.n_classes and worth_learning(mask) and picture.std() > 5
         n = np.bincount(mask.ravel(), minlength=24)
         pixels, images = pixels + n, images + (n > 0)
-    assert [(v["pixels"], v["images"]) for v in manifest["labels"].values()] == list(zip(pixels.tolist(), images.tolist()))
+    assert [(v["pixels"], v["images"]) for v in manifest["label_counts"].values()] == list(zip(pixels.tolist(), images.tolist()))
     assert (images[1:] > 0).all() and pixels[0] < .1 * pixels.sum()
     assert manifest["rooms"]["000000"] == manifest["rooms"]["000001"] != manifest["rooms"]["000002"] and len(manifest["rooms"]) == 160
     assert (sample / "labels.csv").read_text().count("\n") == 24
@@ -129,9 +130,32 @@ def test_the_command_ends_as_commands_do(tmp_path):
     good = run(2, "--out", tmp_path / "data", "--size", 32, "--workers", 1)
     assert good.returncode == 0 and "pairs/s" in good.stdout and "seg_check" in good.stdout and not good.stderr
     assert run("--help").returncode == 0 and run("many").returncode == 2
-    for bad in ([0], [1, "--size", 8], [1, "--config", tmp_path / "none.json"]):
-        done = run(*bad, "--out", tmp_path / "bad")
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("words, says", [
+    ([0], "0 pairs are asked for"),
+    ([1, "--size", 8], "--size is 8"),
+    ([1, "--config", "none.json"], "cannot read the room settings none.json"),
+])
+def test_bad_input_is_one_sentence(words, says, tmp_path):
+    done = run(*words, "--out", tmp_path / "bad")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_file_of_ranges_changes_the_rooms(tmp_path):
+    ranges = tmp_path / "ranges.json"
+    ranges.write_text(json.dumps(dict(night=1.0, width=[3.0, 3.5])))
+    done = run(2, "--out", tmp_path / "rooms", "--size", 32, "--workers", 1, "--config", ranges, "--ranges", "dog=0")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "rooms" / "generation.json").read_text())["config"]
+    assert (config["night"], config["width"], config["dog"]) == (1.0, [3.0, 3.5], 0.0)
+    ranges.write_text('{"wdth": [3, 4]}')
+    done = run(2, "--out", tmp_path / "bad", "--config", ranges)
+    assert done.returncode == 1
+    assert "unknown room setting 'wdth'" in done.stderr
 
 
 def test_a_lost_worker_is_one_sentence(tmp_path):
@@ -142,3 +166,94 @@ def test_a_lost_worker_is_one_sentence(tmp_path):
     worker.kill()
     error = process.communicate(timeout=30)[1]
     assert process.returncode == 1 and "worker process ended" in error and "Traceback" not in error
+
+
+# --- nothing is lost ----------------------------------------------------------------------------------------------
+
+def names(out: Path) -> list[str]:
+    "Numbers of the masks in a folder"
+    return sorted(p.stem for p in (out / "labels").glob("*.png"))
+
+
+def interrupted(out: Path, plan: Plan, whole: int, wanted: int) -> None:
+    "A folder as a run leaves it that was stopped after `whole` of `wanted` pairs"
+    generate(whole, out, plan)
+    path = out / "generation.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | dict(complete=False, count=wanted)))
+
+
+def test_fewer_pairs_after_an_interruption_remove_none(tmp_path):
+    plan, said = Plan(seed=5, size=32), []
+    interrupted(tmp_path, plan, whole=8, wanted=4000)
+    before = digest(tmp_path / "labels")
+    manifest = generate(3, tmp_path, plan, say=said.append)
+    assert digest(tmp_path / "labels") == before
+    assert manifest["count"] == 8 and manifest["complete"] and len(manifest["rooms"]) == 8
+    assert "8 whole pairs" in said[0] and "--shrink" in said[0]
+
+
+def test_pairs_are_removed_when_asked(tmp_path):
+    plan = Plan(seed=5, size=32)
+    interrupted(tmp_path, plan, whole=5, wanted=9)
+    assert generate(4, tmp_path, plan, shrink=True)["count"] == 4
+    assert names(tmp_path) == ["000000", "000001", "000002", "000003"]
+    assert run(2, "--out", tmp_path, "--size", 32, "--seed", 5, "--renderer", "fast", "--shrink").returncode == 0
+    assert names(tmp_path) == ["000000", "000001"]
+    generate(2, tmp_path / "two", plan)
+    assert digest(tmp_path / "labels") == digest(tmp_path / "two" / "labels")
+
+
+def test_a_half_written_pair_is_no_whole_one(tmp_path):
+    plan = Plan(seed=5, size=32)
+    interrupted(tmp_path, plan, whole=4, wanted=9)
+    (tmp_path / "screenshots" / "000003.png").unlink()
+    (tmp_path / "screenshots" / "000007.png").write_bytes(b"cut short")
+    assert generate(2, tmp_path, plan)["count"] == 3
+    assert names(tmp_path) == ["000000", "000001", "000002"]
+    assert not (tmp_path / "screenshots" / "000007.png").exists()
+
+
+def test_a_second_generator_is_told_who_holds_the_folder(tmp_path):
+    process = subprocess.Popen([*COMMAND, "2000", "--out", str(tmp_path), "--size", "32"], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while len(names(tmp_path)) < 4 and process.poll() is None:
+        time.sleep(.05)
+    unfinished = tmp_path / "labels" / ".000999-x.tmp.png"
+    unfinished.write_bytes(b"of the first generator")
+    done = run(4, "--out", tmp_path, "--size", 32)
+    kept = unfinished.exists()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    time.sleep(1.5)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"process {process.pid} on {socket.gethostname()} since" in done.stderr
+    assert kept
+    assert run(4, "--out", tmp_path, "--size", 32).returncode == 0  # what a dead process left behind holds nobody up
+    assert not (tmp_path / "generation.lock").exists()
+
+
+# --- the label table ----------------------------------------------------------------------------------------------
+
+def test_the_manifest_holds_the_label_table(sample):
+    manifest = json.loads((sample / "generation.json").read_text())
+    assert manifest["labels"] == list(ROOM_LABELS.codes[1:])
+    assert manifest["label_colors"] == [list(c) for c in ROOM_LABELS.colors[1:]]
+
+
+def test_a_folder_of_another_label_table_is_refused(tmp_path):
+    plan = Plan(seed=5, size=32)
+    generate(2, tmp_path, plan)
+    path = tmp_path / "generation.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | dict(labels=["new", *manifest["labels"]])))
+    with pytest.raises(SegError, match="another labels .*--out"):
+        generate(3, tmp_path, plan)
+
+
+def test_a_manifest_of_an_earlier_version_is_read(tmp_path):
+    plan = Plan(seed=5, size=32)
+    manifest = generate(2, tmp_path, plan)
+    counts = manifest.pop("label_counts")
+    del manifest["label_colors"]
+    (tmp_path / "generation.json").write_text(json.dumps(manifest | dict(labels=counts)))
+    assert generate(3, tmp_path, plan)["count"] == 3

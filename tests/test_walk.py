@@ -281,4 +281,10 @@ def test_without_server_or_screen_it_says_so(screen, tmp_path):
     assert (before != after).any(2).mean() > .3  # the message
     blind = _walk(":989", "--screenshot", tmp_path / "none.png")
     assert blind.returncode == 1 and "xvfb-run" in blind.stderr and "Traceback" not in blind.stderr
+    ranges = tmp_path / "ranges.json"
+    ranges.write_text('{"wdth": [3, 4]}')
+    wrong = _walk(screen, "--config", ranges)
+    assert wrong.returncode == 1 and "unknown room setting 'wdth'" in wrong.stderr
+    ranges.write_text('{"width": [3, 3.5], "night": 1}')
+    assert _walk(screen, "--config", ranges, "--screenshot", tmp_path / "night.png").returncode == 0
     assert _walk(screen, "--size", 9).returncode == 1 and _walk(screen, "--rate", 0).returncode == 1

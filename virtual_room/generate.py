@@ -27,6 +27,7 @@ from PIL import Image
 from nbs_lib.core import SegError, atomic_path, seg_command, write_json
 from nbs_lib.labels import ROOM_LABELS, write_labels
 from virtual_room.assets import Asset, read_assets, record
+from virtual_room.lock import folder_lock
 from virtual_room.lens import through_lens
 from virtual_room.rooms import make_camera, make_room
 from virtual_room.scene import Room, RoomConfig, load_config, override
@@ -168,6 +169,11 @@ class Folder:
                     with atomic_path(path) as tmp: Image.fromarray(content).save(tmp, "PNG", compress_level=1)
             except OSError as e: raise SegError(f"cannot write {path} ({e.strerror or e}); make room there or give another --out: the same command goes on") from None
 
+    def whole(self) -> list[int]:
+        "Numbers of the pairs that have a picture and a mask"
+        masks = [p.stem for p in (self.out / "labels").glob("[0-9]" * 6 + ".png")]
+        return sorted(int(stem) for stem in masks if self.path("screenshots", int(stem)).exists())
+
     def clear(self, keep: int | None) -> None:
         "Remove what an interrupted run left half written, and pairs from number `keep` on"
         for kind, suffix in FOLDERS.items():
@@ -266,24 +272,43 @@ def _preview(plan: Plan, n: int, path: Path) -> None:
 
 def _settings(plan: Plan, driver: str) -> dict:
     "What must be the same for a folder to go on with"
-    return dict(version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=plan.renderer, driver=driver, assets=record(plan.assets), config=json.loads(json.dumps(asdict(plan.config))))
+    labels = dict(labels=list(ROOM_LABELS.codes[1:]), label_colors=[list(c) for c in ROOM_LABELS.colors[1:]])
+    return dict(**labels, version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=plan.renderer, driver=driver, assets=record(plan.assets), config=json.loads(json.dumps(asdict(plan.config))))
 
 
 def _manifest(plan: Plan, settings: dict, total: int, complete: bool, pixels: np.ndarray, images: np.ndarray) -> dict:
     labels = {c: dict(pixels=int(p), images=int(i)) for c, p, i in zip(ROOM_LABELS.codes, pixels, images)}
-    return dict(**settings, count=total, complete=complete, labels=labels, rooms={f"{i:06d}": plan.room_of(i) for i in range(total)})
+    return dict(**settings, count=total, complete=complete, label_counts=labels, rooms={f"{i:06d}": plan.room_of(i) for i in range(total)})
 
 
-def _prepare(folder: Folder, settings: dict, count: int, overwrite: bool) -> int:
-    "Check that the folder may be written and gone on with; how many pairs it shall hold"
-    try: folder.out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise SegError(f"cannot make the folder {folder.out} ({e.strerror}); give another --out") from None
-    if not os.access(folder.out, os.W_OK): raise SegError(f"the folder {folder.out} is not writable; give another --out")
-    before = _before(folder, settings) if not overwrite else None
-    total = max(count, before["count"]) if before and before["complete"] else count
+def _check_writable(folder: Folder) -> None:
+    "Make the folder, or say why it cannot be"
+    try:
+        folder.out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise SegError(f"cannot make the folder {folder.out} ({e.strerror}); give another --out") from None
+    if not os.access(folder.out, os.W_OK):
+        raise SegError(f"the folder {folder.out} is not writable; give another --out")
+
+
+def _prepare(folder: Folder, settings: dict, count: int, overwrite: bool, shrink: bool, say: Callable[[str], None]) -> int:
+    "Check that the folder may be gone on with; how many pairs it shall hold. Whole pairs go only when asked"
+    before = None if overwrite else _before(folder, settings)
+    total = count
+    if before and not shrink:
+        whole = folder.whole()
+        total = max([count, before["count"] if before["complete"] else 0] + [i + 1 for i in whole[-1:]])
+        if total > count: say(f"{folder.out} holds {len(whole)} whole pairs, which stay; --shrink removes those from number {count} on\n")
     try: folder.clear(total if before else 0 if overwrite else None)
     except OSError as e: raise SegError(f"cannot write in {folder.out} ({e.strerror}); give another --out") from None
     return total
+
+
+def _upgraded(manifest: dict, settings: dict) -> dict:
+    "A manifest with what earlier versions did not write: the label table, whose names were those of the counts"
+    counts = manifest.get("labels")
+    if isinstance(counts, dict): manifest = manifest | dict(labels=list(counts)[1:], label_counts=counts)
+    return dict(label_colors=settings["label_colors"]) | manifest
 
 
 def _items(settings: dict | None) -> set[tuple[str, str]]: return {(k, str(v)) for k, v in (settings or {}).items()}
@@ -297,10 +322,12 @@ def _before(folder: Folder, settings: dict) -> dict | None:
         return None
     try: manifest = json.loads(path.read_text())
     except ValueError: raise SegError(f"{path} is not readable as JSON; {remedy}") from None
+    manifest = _upgraded(manifest, settings)
     changed = [k for k, v in settings.items() if manifest.get(k) != v]
     if not changed: return manifest
     k = changed[0]
     if isinstance(settings[k], dict): detail = ", ".join(sorted({n for n, _ in _items(manifest.get(k)) ^ _items(settings[k])}))
+    elif k == "labels": detail = ", ".join(sorted(set(manifest["labels"]) ^ set(settings[k]))) or "in another order"
     else: detail = f"{manifest.get(k)}, now {settings[k]}"
     raise SegError(f"{folder.out} was made with another {k} ({detail}); {remedy}")
 
@@ -319,12 +346,19 @@ def chosen(renderer: str) -> str:
     return "shaded" if hardware() else "fast"
 
 
-def generate(count: int, out: str | Path = DEFAULT_OUT, plan: Plan = Plan(), workers: int = 1, overwrite: bool = False, dask: str = "", say: Callable[[str], None] = _quiet) -> dict:
+def generate(count: int, out: str | Path = DEFAULT_OUT, plan: Plan = Plan(), workers: int = 1, overwrite: bool = False, dask: str = "", say: Callable[[str], None] = _quiet, shrink: bool = False) -> dict:
     "Bring the folder `out` to `count` pairs of `plan`, going on with what is there; its manifest"
     if count < 1: raise SegError(f"{count} pairs are asked for; give 1 or more")
     if workers < 1: raise SegError(f"--workers is {workers}; give 1 or more")
     folder, settings = Folder(Path(out)), _settings(plan, driver_of(plan.renderer))
-    total = _prepare(folder, settings, count, overwrite)
+    _check_writable(folder)
+    with folder_lock(folder.out):
+        total = _prepare(folder, settings, count, overwrite, shrink, say)
+        return _fill(folder, plan, settings, total, workers, dask, say)
+
+
+def _fill(folder: Folder, plan: Plan, settings: dict, total: int, workers: int, dask: str, say: Callable[[str], None]) -> dict:
+    "Make what is missing of `total` pairs; the manifest"
     pixels, images = (np.zeros(ROOM_LABELS.n_classes, np.int64) for _ in range(2))
     write_labels(ROOM_LABELS, folder.out / "labels.csv")
     write_json(folder.out / MANIFEST, _manifest(plan, settings, total, False, pixels, images))
@@ -352,13 +386,14 @@ def seg_generate(
     dask: str = "",  # Address of a Dask scheduler whose workers draw instead, on a file system shared with them
     preview: bool = False,  # Only draw a contact sheet of `n` pairs (48 at most), OUT/preview.png?
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?
+    shrink: bool = False,  # Remove pairs from number `n` on, where the folder holds more?
 ):
     "Draw `n` pairs of a room's picture and its exact label mask; run again to go on or to get more."
     plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()), chosen(renderer), read_assets(assets, _tell) if assets else ())
     if preview: return _preview(plan, n, Path(out) / "preview.png")
     start = time.perf_counter()
-    manifest = generate(n, out, plan, workers, overwrite, dask, _tell)
+    manifest = generate(n, out, plan, workers, overwrite, dask, _tell, shrink)
     took = time.perf_counter() - start
-    missing = [c for c, v in manifest["labels"].items() if not v["images"] and c != ROOM_LABELS.codes[0]]
+    missing = [c for c, v in manifest["label_counts"].items() if not v["images"] and c != ROOM_LABELS.codes[0]]
     print(f"{manifest['count']} pairs of {size} px in {out}, {plan.renderer}, {took:.0f} s, {manifest['count'] / took:.1f} pairs/s" + (f"; never seen: {', '.join(missing)}" if missing else ""))
     print(f"Next: seg_check \"{out}\", then open SegmentationLearner.ipynb")
