@@ -1,6 +1,8 @@
 "Models of one's own: read, refused in a line, fitted into rooms, the same bytes each time"
 
+import hashlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +121,129 @@ def test_the_same_models_give_the_same_bytes_and_others_are_refused(folder, own,
     with pytest.raises(SegError, match=r"another assets \(bed.glb .*--out"): generate(6, tmp_path / "one", Plan(seed=53, size=48, assets=own[1:]))
     done = run(2, "--out", tmp_path / "three", "--size", 32, "--workers", 1, "--assets", folder)
     assert done.returncode == 0 and done.stdout.count("skipped") == 7 and not done.stderr
+
+
+# --- models that would do harm ------------------------------------------------------------------------------------
+
+CSV_HEADER = "file,label,scale,up,licence"
+
+
+def write_gltf(folder: Path, name: str = "table") -> dict:
+    "A .gltf with its numbers in a .bin beside it; its JSON"
+    scene = trimesh.Scene(trimesh.creation.box((.5, .6, .4)))
+    files = scene.export(file_type="gltf", embed_buffers=False)
+    document = json.loads(files.pop("model.gltf"))
+    document["buffers"] = [dict(uri=f"{name}.bin", byteLength=sum(map(len, files.values())))]
+    starts = np.cumsum([0, *map(len, files.values())]).tolist()
+    for view, start in zip(document["bufferViews"], starts):
+        view.update(buffer=0, byteOffset=start)
+    (folder / f"{name}.bin").write_bytes(b"".join(files.values()))
+    write_document(folder, document, name)
+    return document
+
+
+def write_document(folder: Path, document: dict, name: str = "table") -> None:
+    "A .gltf and the one row of assets.csv that names it"
+    (folder / f"{name}.gltf").write_text(json.dumps(document))
+    (folder / "assets.csv").write_text(f"{CSV_HEADER}\n{name}.gltf,furniture_nightTable,1,y,CC0")
+
+
+def left_out(folder: Path) -> str:
+    "What is said about the only model of a folder, which is not taken"
+    said = []
+    assert read_assets(folder, said.append) == ()
+    line, = [s for s in said if s.endswith("; skipped\n")]
+    assert line.count("\n") == 1
+    return line
+
+
+def test_an_edited_bin_is_another_model(tmp_path):
+    write_gltf(tmp_path)
+    asset, = read_assets(tmp_path, lambda text: None)
+    plan = Plan(seed=53, size=32, assets=(asset,))
+    generate(1, tmp_path / "rooms", plan)
+    content = bytearray((tmp_path / "table.bin").read_bytes())
+    floats = np.frombuffer(content, np.float32)
+    edited = np.where(np.abs(floats) < 10, floats * 2, floats).astype(np.float32)
+    (tmp_path / "table.bin").write_bytes(edited.tobytes())
+    with pytest.raises(SegError, match="has changed meanwhile"):
+        load(asset.path, asset.up, asset.sha256)
+    (tmp_path / "table.bin").write_bytes(bytes(content))
+    load(asset.path, asset.up, asset.sha256)
+
+
+def test_an_edited_texture_is_another_model(tmp_path):
+    document = write_gltf(tmp_path)
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "red paint.png")
+    write_document(tmp_path, document | dict(images=[dict(uri="red%20paint.png")]))
+    asset, = read_assets(tmp_path, lambda text: None)
+    Image.new("RGB", (4, 4), (0, 255, 0)).save(tmp_path / "red paint.png")
+    again, = read_assets(tmp_path, lambda text: None)
+    assert again.sha256 != asset.sha256
+
+
+def test_a_model_in_one_file_keeps_the_hash_of_the_file(own):
+    for asset in own:
+        assert asset.sha256 == hashlib.sha256(Path(asset.path).read_bytes()).hexdigest()
+
+
+def harm_count(document): document["accessors"][0]["count"] = 300_000_000
+def harm_empty_accessor(document): document["accessors"].append(dict(componentType=5126, type="VEC3", count=300_000_000))
+def harm_view(document): document["bufferViews"][0]["byteLength"] = 1 << 40
+def harm_offset(document): document["bufferViews"][1]["byteOffset"] = -4
+def harm_buffer(document): document["buffers"][0]["byteLength"] = 1 << 40
+def harm_absolute(document): document["buffers"][0]["uri"] = "/etc/hostname"
+def harm_parent(document): document["buffers"][0]["uri"] = "../table.bin"
+def harm_hidden_parent(document): document["buffers"][0]["uri"] = "%2e%2e/table.bin"
+def harm_address(document): document["buffers"][0]["uri"] = "http://127.0.0.1/table.bin"
+def harm_missing(document): document["buffers"][0]["uri"] = "none.bin"
+def harm_copies(document): document["nodes"] = [dict(mesh=0)] * 100_000
+def harm_circle(document): document["nodes"] = [dict(mesh=0, children=[1]), dict(mesh=0, children=[0])]
+def harm_type(document): document["accessors"] = 5
+
+
+@pytest.mark.parametrize("harm, says", [
+    (harm_count, "accessor 0 needs"), (harm_empty_accessor, "accessor 2 needs"), (harm_view, "buffer view 0"), (harm_offset, "buffer view 1"), (harm_buffer, "buffer 0"),
+    (harm_absolute, "'/etc/hostname'"), (harm_parent, "'../table.bin'"), (harm_hidden_parent, "'../table.bin'"), (harm_address, "http"), (harm_missing, "none.bin"),
+    (harm_copies, "triangles"), (harm_circle, "no tree"), (harm_type, "no glTF model"),
+])
+def test_a_harmful_model_is_said_in_a_line_and_left_out(harm, says, tmp_path):
+    document = write_gltf(tmp_path)
+    harm(document)
+    write_document(tmp_path, document)
+    start = time.perf_counter()
+    assert says in left_out(tmp_path)
+    assert time.perf_counter() - start < 5
+
+
+def test_an_index_beyond_the_vertices_is_said_in_a_line(tmp_path):
+    document = write_gltf(tmp_path)
+    indices = document["meshes"][0]["primitives"][0]["indices"]
+    view = document["bufferViews"][document["accessors"][indices]["bufferView"]]
+    content = bytearray((tmp_path / "table.bin").read_bytes())
+    content[view["byteOffset"]:view["byteOffset"] + 4] = (70_000).to_bytes(4, "little")
+    (tmp_path / "table.bin").write_bytes(content)
+    assert "vertex" in left_out(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/tmp/table.gltf", "../table.gltf", "C:\\table.gltf", "nul\0.gltf"])
+def test_a_path_that_leaves_the_folder_is_said_in_a_line(name, tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    write_gltf(tmp_path)
+    (folder / "assets.json").write_text(json.dumps([dict(file=name, label="furniture_nightTable", scale=1, up="y", licence="CC0")]))
+    assert "inside the folder" in left_out(folder)
+
+
+def test_a_run_goes_on_without_harmful_models(tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    save(folder / "good.glb", *TABLE)
+    document = write_gltf(folder, "bad")
+    harm_count(document)
+    write_document(folder, document, "bad")
+    rows = [CSV_HEADER, "good.glb,furniture_nightTable,1,y,CC0", "bad.gltf,furniture_rug,1,y,CC0", "/etc/passwd,furniture_rug,1,y,CC0"]
+    (folder / "assets.csv").write_text("\n".join(rows))
+    done = run(1, "--out", tmp_path / "rooms", "--size", 32, "--workers", 1, "--assets", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("skipped") == 2 and "1 models" in done.stdout
