@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -173,21 +174,62 @@ def test_solo_has_unitys_layout_and_the_same_masks(told, tmp_path):
     with pytest.raises(SegError, match="coco or solo"): seg_convert(str(told), "voc")
 
 
-@pytest.mark.parametrize("pictures", [8, 7])
-def test_unitys_reader_reads_our_solo(told, tmp_path, pictures):
-    reader = pytest.importorskip("pysolotools.consumers", reason="pysolotools wants numpy 1.23; try it with pip install --no-deps pysolotools dataclasses-json~=0.5.7 marshmallow marshmallow-enum typing-inspect mypy-extensions")
-    models = pytest.importorskip("pysolotools.core.models")
-    generate(pictures, tmp_path / "rooms", Plan(seed=6, size=96, images_per_room=2, truth=("instances",)))
-    seg_convert(str(tmp_path / "rooms"), "solo", str(tmp_path / "solo"))
-    solo = reader.Solo(str(tmp_path / "solo"))
-    assert solo.categories() == dict(enumerate(ROOM_LABELS.codes[1:], 1)) and len(solo.frames()) == pictures
-    for number, frame in enumerate(solo.frames()):
-        assert frame.frame == number and (tmp_path / "solo" / frame.get_file_path(models.RGBCameraCapture)).exists()
-        semantic, instance, boxes = frame.captures[0].annotations
-        assert isinstance(semantic, models.SemanticSegmentationAnnotation) and isinstance(instance, models.InstanceSegmentationAnnotation) and isinstance(boxes, models.BoundingBox2DAnnotation)
-        numbered, truth = (np.asarray(Image.open(path)).astype(int) for path in (tmp_path / "solo" / f"sequence.{frame.sequence}" / instance.filename, tmp_path / "rooms" / "instances" / f"{number:06d}.png"))
-        for row in instance.instances: assert ((numbered == row.color).all(2) == (truth == row.instanceId)).all()
-        assert {b.labelName for b in boxes.values} == {i.labelName for i in semantic.instances}
+@pytest.fixture
+def void(told, tmp_path) -> Path:
+    "The told rooms, with a stripe of each mask that nobody knows"
+    out = Path(shutil.copytree(told, tmp_path / "void"))
+    shutil.rmtree(out / "instances")
+    for path in (out / "labels").iterdir():
+        mask = np.array(Image.open(path))
+        mask[:, 40:50] = 255
+        Image.fromarray(mask).save(path)
+    return out
+
+
+def test_void_pixels_are_in_no_coco_segment(void):
+    coco = to_coco(find_pairs(void))
+    assert {a["category_id"] for a in coco["annotations"]} <= {c["id"] for c in coco["categories"]}
+    for image in coco["images"]:
+        mask = np.asarray(Image.open(void / "labels" / Path(image["file_name"]).name))
+        area = sum(a["area"] for a in coco["annotations"] if a["image_id"] == image["id"])
+        assert area == ((mask > 0) & (mask < 255)).sum()
+
+
+def test_void_pixels_are_black_in_solo(void, tmp_path):
+    seg_convert(str(void), "solo", str(tmp_path / "solo"))
+    again, before = find_pairs(tmp_path / "solo"), find_pairs(void)
+    for i in range(len(before)):
+        mask, read = before.read(i)[1], again.read(i)[1]
+        expected = np.where(mask == 255, 0, mask)
+        names = np.array(again.labels.codes)[read]
+        assert (names == np.array(before.labels.codes)[expected]).all()
+
+
+def test_a_table_without_a_background_keeps_its_first_label(tmp_path):
+    for kind in ("train", "trainannot"):
+        (tmp_path / kind).mkdir()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4:] = 3
+    mask[7:] = 11
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "0_1.png")
+    Image.fromarray(mask).save(tmp_path / "trainannot" / "0_1.png")
+    areas = {a["category_id"]: a["area"] for a in to_coco(find_pairs(tmp_path))["annotations"]}
+    assert areas == {0: 32, 3: 24}
+    seg_convert(str(tmp_path), "solo", str(tmp_path / "solo"))
+    frame, = (tmp_path / "solo").glob("*/*.frame_data.json")
+    semantic = json.loads(frame.read_text())["captures"][0]["annotations"][0]
+    assert [row["labelName"] for row in semantic["instances"]] == ["Sky", "Road"]
+
+
+def test_our_reader_reads_our_solo(told, tmp_path):
+    seg_convert(str(told), "solo", str(tmp_path / "solo"))
+    again, before = find_pairs(tmp_path / "solo"), find_pairs(told)
+    assert again.layout == "solo" and len(again) == len(before) == 8
+    assert len({p.group for p in again.pairs}) == len({p.group for p in before.pairs}) == 4
+    for i in range(8):
+        (picture, mask), (picture_before, mask_before) = again.read(i), before.read(i)
+        assert (np.asarray(picture) == np.asarray(picture_before)).all()
+        assert (np.array(again.labels.codes)[mask] == np.array(before.labels.codes)[mask_before]).all()
 
 
 # --- look before you wait -----------------------------------------------------------------------------------------

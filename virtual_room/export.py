@@ -15,7 +15,7 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, seg_command, write_json
 from nbs_lib.datasets import Pair, SegData, find_pairs
-from nbs_lib.labels import LabelSet, decode_mask
+from nbs_lib.labels import IGNORE, LabelSet, decode_mask
 from virtual_room.generate import box_of
 
 UNITY = "type.unity.com/unity.solo."
@@ -24,11 +24,13 @@ KINDS = {SEMANTIC: f"{UNITY}SemanticSegmentationAnnotation", INSTANCE: f"{UNITY}
 
 
 def segments(data: SegData, pair: Pair) -> list[tuple[int, int, np.ndarray]]:
-    "Number, label and pixels (H, W) of each labelled thing in a picture; of each label where instances were not written"
+    "Number, label and pixels (H, W) of each labelled thing in a picture; of each label where instances were not written. Void pixels are in none"
     mask = decode_mask(pair.mask, data.labels)
     numbered = data.root / "instances" / pair.mask.name
     things = np.asarray(Image.open(numbered)).astype(int) if numbered.exists() else mask.astype(int)
-    found = [(int(i), things == i) for i in np.unique(things[mask > 0])]
+    labelled = mask != IGNORE
+    if data.labels.background is not None: labelled &= mask != data.labels.background
+    found = [(int(i), (things == i) & labelled) for i in np.unique(things[labelled])]
     return [(i, int(mask[pixels][0]), pixels) for i, pixels in found]
 
 
@@ -84,7 +86,9 @@ def _solo_frame(data: SegData, pair: Pair, folder: Path, frame: int, sequence: i
     common, size = dict(sensorId="camera", description=""), [float(n) for n in mask.shape[::-1]]
     numbered = np.zeros((*mask.shape, 4), np.uint8)
     for i, _, pixels in found: numbered[pixels] = _number(i)
-    painted = {SEMANTIC: np.dstack([data.labels.palette[mask], np.full(mask.shape, 255, np.uint8)]), INSTANCE: numbered}
+    palette = data.labels.palette.copy()
+    palette[IGNORE] = 0
+    painted = {SEMANTIC: np.dstack([palette[mask], np.full(mask.shape, 255, np.uint8)]), INSTANCE: numbered}
     for name, picture in painted.items():
         with atomic_path(folder / f"step{step}.camera.{name}.png") as tmp: Image.fromarray(picture).save(tmp)
     picture = lambda name: {"@type": KINDS[name], "id": name, **common, "imageFormat": "PNG", "dimension": size, "filename": f"step{step}.camera.{name}.png"}
