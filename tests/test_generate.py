@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ pytest.importorskip("panda3d")
 
 from generated import COMMAND, REPO, digest, run
 from nbs_lib.core import SegError
+from nbs_lib.datasets import find_pairs, split_pairs
 from nbs_lib.labels import ROOM_LABELS
-from virtual_room import Plan, RoomConfig, generate
+from virtual_room import Plan, RoomConfig, generate, make_room
 from virtual_room.generate import Studio, worth_learning
 
 
@@ -257,3 +259,48 @@ def test_a_manifest_of_an_earlier_version_is_read(tmp_path):
     del manifest["label_colors"]
     (tmp_path / "generation.json").write_text(json.dumps(manifest | dict(labels=counts)))
     assert generate(3, tmp_path, plan)["count"] == 3
+
+
+# --- one room -----------------------------------------------------------------------------------------------------
+
+ONE_ROOM = Plan(seed=2, size=48, one_room=7)
+
+
+def test_one_room_gives_ever_other_views_of_the_same_objects(tmp_path):
+    manifest = generate(12, tmp_path, replace(ONE_ROOM, truth=("boxes",)))
+    assert set(manifest["rooms"].values()) == {7} and manifest["one_room"] == 7
+    assert len(set(digest(tmp_path / "labels").values())) == 12
+    room = make_room(7)
+    for path in (tmp_path / "objects").iterdir():
+        for row in json.loads(path.read_text()):
+            assert room.things[row["id"] - 1].label == row["label"]
+
+
+def test_one_room_is_split_by_image(tmp_path):
+    generate(10, tmp_path, ONE_ROOM)
+    train, valid = split_pairs(find_pairs(tmp_path))
+    assert (train, valid) == (list(range(8)), [8, 9])
+
+
+def test_one_room_gives_the_same_bytes_however_it_is_run(tmp_path):
+    generate(9, tmp_path / "whole", ONE_ROOM)
+    generate(4, tmp_path / "parts", ONE_ROOM)
+    generate(9, tmp_path / "parts", ONE_ROOM, workers=2)
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+    words = ["--out", tmp_path / "command", "--size", 48, "--seed", 2, "--one_room", 7, "--renderer", "fast", "--workers", 1]
+    done = run(9, *words)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "command") == digest(tmp_path / "whole")
+    other = generate(9, tmp_path / "other", replace(ONE_ROOM, seed=3))
+    assert other["rooms"] == json.loads((tmp_path / "whole" / "generation.json").read_text())["rooms"]
+    assert not set(digest(tmp_path / "other" / "labels").values()) & set(digest(tmp_path / "whole" / "labels").values())
+
+
+def test_one_room_and_many_are_not_mixed(tmp_path):
+    generate(2, tmp_path, ONE_ROOM)
+    with pytest.raises(SegError, match="another one_room .*--out"):
+        generate(3, tmp_path, replace(ONE_ROOM, one_room=None))
+    with pytest.raises(SegError, match="--one_room is -1"):
+        replace(ONE_ROOM, one_room=-1)
+    with pytest.raises(SegError, match="leave --images_per_room out"):
+        replace(ONE_ROOM, images_per_room=2)

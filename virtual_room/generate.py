@@ -52,6 +52,7 @@ class Plan:
     truth: tuple[str, ...] = ()  # more than masks: see TRUTHS
     renderer: str = "fast"  # or shaded
     assets: tuple[Asset, ...] = ()  # models of one's own
+    one_room: int | None = None  # the seed of the only room, the one that `seg_walk --seed` shows; None: ever other rooms
 
     def __post_init__(self) -> None:
         if self.renderer not in RENDERERS: raise SegError(f"--renderer is '{self.renderer}'; give auto, {' or '.join(RENDERERS)}")
@@ -61,7 +62,21 @@ class Plan:
             if name not in TRUTHS: raise SegError(f"--truth has '{name}'; give some of {', '.join(TRUTHS)}, or nothing")
         if self.images_per_room < 1: raise SegError(f"--images_per_room is {self.images_per_room}; give 1 or more")
 
-    def room_of(self, image: int) -> int: return image // self.images_per_room
+        if self.one_room is None: return
+        if self.one_room < 0: raise SegError(f"--one_room is {self.one_room}; give the seed of a room, 0 or more")
+        if self.images_per_room > 1: raise SegError("--one_room puts all images into one room; leave --images_per_room out")
+
+    def room_of(self, image: int) -> int:
+        "The number of an image's room; in one room its seed"
+        return image // self.images_per_room if self.one_room is None else self.one_room
+
+    def room_seed(self, image: int, attempt: int) -> int | list[int]:
+        "What an image's room is made from, in the first and further attempts"
+        return [self.seed, self.room_of(image), attempt] if self.one_room is None else self.one_room
+
+    def pose_seed(self, image: int, attempt: int, pose: int) -> list[int]:
+        "What a pose is drawn from"
+        return [self.seed, self.room_of(image), attempt, image, pose]
 
 
 def stage_of(plan: Plan):
@@ -82,9 +97,9 @@ class Studio:
     def pair(self, image: int) -> tuple[np.ndarray, np.ndarray]:
         "Picture and mask of an image's number: the first pose, then the first room, that shows enough"
         for attempt in range(ROOMS):
-            self._enter([self.plan.seed, self.plan.room_of(image), attempt])
+            self._enter(self.plan.room_seed(image, attempt))
             for pose in range(POSES):
-                rng = np.random.default_rng([*self.shown, image, pose])
+                rng = np.random.default_rng(self.plan.pose_seed(image, attempt, pose))
                 camera = make_camera(self.room, rng, self.plan.config)
                 mask = self.stage.mask(camera)
                 self.camera = camera
@@ -108,7 +123,7 @@ class Studio:
             for o, whole in zip(objects, self.stage.uncovered(self.camera, [o["id"] - 1 for o in objects])): o["visible"] = round(min(1.0, o["pixels"] / whole), 4)
         return objects
 
-    def _enter(self, seed: list[int]) -> None:
+    def _enter(self, seed: int | list[int]) -> None:
         if self.shown == seed: return
         self.room, self.shown = make_room(seed, self.plan.config, self.plan.assets), seed
         self.stage.show(self.room)
@@ -273,7 +288,7 @@ def _preview(plan: Plan, n: int, path: Path) -> None:
 def _settings(plan: Plan, driver: str) -> dict:
     "What must be the same for a folder to go on with"
     labels = dict(labels=list(ROOM_LABELS.codes[1:]), label_colors=[list(c) for c in ROOM_LABELS.colors[1:]])
-    return dict(**labels, version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=plan.renderer, driver=driver, assets=record(plan.assets), config=json.loads(json.dumps(asdict(plan.config))))
+    return dict(**labels, version=VERSION, seed=plan.seed, size=plan.size, images_per_room=plan.images_per_room, truth=list(plan.truth), renderer=plan.renderer, one_room=plan.one_room, driver=driver, assets=record(plan.assets), config=json.loads(json.dumps(asdict(plan.config))))
 
 
 def _manifest(plan: Plan, settings: dict, total: int, complete: bool, pixels: np.ndarray, images: np.ndarray) -> dict:
@@ -378,6 +393,7 @@ def seg_generate(
     workers: int = 2,  # Processes that draw
     seed: int = 0,  # Another seed, other rooms
     images_per_room: int = 1,  # Views of each room
+    one_room: int = None,  # Only the room of this seed, from ever other poses: the room that `seg_walk --seed` shows
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
     ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
     truth: str = "",  # More than masks, some of: instances boxes visible depth normals
@@ -389,7 +405,7 @@ def seg_generate(
     shrink: bool = False,  # Remove pairs from number `n` on, where the folder holds more?
 ):
     "Draw `n` pairs of a room's picture and its exact label mask; run again to go on or to get more."
-    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()), chosen(renderer), read_assets(assets, _tell) if assets else ())
+    plan = Plan(seed, size, images_per_room, override(load_config(config) if config else RoomConfig(), ranges), tuple(truth.replace(",", " ").split()), chosen(renderer), read_assets(assets, _tell) if assets else (), one_room)
     if preview: return _preview(plan, n, Path(out) / "preview.png")
     start = time.perf_counter()
     manifest = generate(n, out, plan, workers, overwrite, dask, _tell, shrink)
