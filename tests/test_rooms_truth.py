@@ -95,7 +95,7 @@ def test_objects_agree_with_instances_and_masks(told):
 def test_what_is_seen_alone_is_seen_whole():
     studio = Studio(Plan(seed=6, size=96))
     studio.pair(0)
-    stage, seen = studio.stage, studio.stage.instances(studio.camera)
+    stage, seen = studio.renderer, studio.renderer.instances(studio.camera)
     ids = (np.unique(seen)[np.unique(seen) > 0] - 1).tolist()
     assert all(whole >= (seen == i + 1).sum() for i, whole in zip(ids, stage.uncovered(studio.camera, ids)))
     assert (stage.instances(studio.camera) == seen).all()
