@@ -1,5 +1,6 @@
-"""Frames and answers a second of a walk at 512 px, without and with live labels: `python benchmarks/walk.py MODEL.onnx [answers a second]`
+"""Frames and answers a second of a walk at 512 px, without and with live labels.
 
+`python benchmarks/walk.py MODEL.onnx [answers a second]`
 Opens a window on DISPLAY and starts a server of the model beside it, on the same cores.
 """
 

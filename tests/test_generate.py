@@ -1,4 +1,4 @@
-"The generator: what is written is whole, the same seed gives the same bytes however it is run, and bad input is one sentence"
+"The generator: pairs are whole, the same seed gives the same bytes however it is run, bad input is one sentence"
 
 import json
 import signal
@@ -19,7 +19,8 @@ from nbs_lib.core import SegError
 from nbs_lib.datasets import find_pairs, split_pairs
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Plan, RoomConfig, generate, make_room
-from virtual_room.generate import Studio, worth_learning
+from virtual_room.lock import folder_lock
+from virtual_room.pairs import PairMaker, worth_learning
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +31,74 @@ def sample(tmp_path_factory) -> Path:
     return out
 
 
+def names(out: Path) -> list[str]:
+    "Numbers of the masks in a folder"
+    return sorted(path.stem for path in (out / "labels").glob("[0-9]*.png"))
+
+
+def write_times(out: Path) -> dict[str, int]:
+    "When each mask of a folder was written"
+    return {path.name: path.stat().st_mtime_ns for path in (out / "labels").glob("[0-9]*.png")}
+
+
+def read_manifest(out: Path) -> dict:
+    "The manifest of a folder"
+    return json.loads((out / "generation.json").read_text())
+
+
+def start(*words) -> subprocess.Popen:
+    "Start `seg_generate` and leave it running"
+    command = [*COMMAND, *map(str, words)]
+    return subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_pairs(process: subprocess.Popen, out: Path, count: int) -> None:
+    "Wait until a running command has written so many pairs"
+    while len(names(out)) < count and process.poll() is None:
+        time.sleep(.05)
+
+
+def kill(process: subprocess.Popen) -> None:
+    "Kill a running command, and give its workers the time to see that they are orphans"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    time.sleep(1.5)
+
+
 # --- pairs on disk ------------------------------------------------------------------------------------------------
 
+@pytest.fixture(scope="module")
+def masks(sample) -> np.ndarray:
+    "The masks (160, 64, 64) of the sample"
+    return np.stack([np.asarray(Image.open(sample / "labels" / f"{i:06d}.png")) for i in range(160)])
+
+
 def test_every_pair_is_well_formed(sample):
-    manifest = json.loads((sample / "generation.json").read_text())
-    pixels, images = np.zeros(24, int), np.zeros(24, int)
     for i in range(160):
-        with Image.open(sample / "screenshots" / f"{i:06d}.png") as p, Image.open(sample / "labels" / f"{i:06d}.png") as m:
-            assert p.mode == "RGB" and m.mode == "L" and p.size == m.size == (64, 64)
-            mask, picture = np.asarray(m), np.asarray(p)
-        assert mask.max() < ROOM_LABELS.n_classes and worth_learning(mask) and picture.std() > 5
-        n = np.bincount(mask.ravel(), minlength=24)
-        pixels, images = pixels + n, images + (n > 0)
-    assert [(v["pixels"], v["images"]) for v in manifest["label_counts"].values()] == list(zip(pixels.tolist(), images.tolist()))
-    assert (images[1:] > 0).all() and pixels[0] < .1 * pixels.sum()
-    assert manifest["rooms"]["000000"] == manifest["rooms"]["000001"] != manifest["rooms"]["000002"] and len(manifest["rooms"]) == 160
+        image, mask = (Image.open(sample / kind / f"{i:06d}.png") for kind in ("screenshots", "labels"))
+        assert image.mode == "RGB" and mask.mode == "L"
+        assert image.size == mask.size == (64, 64)
+        assert np.asarray(image).std() > 5
+
+
+def test_every_mask_is_worth_learning(masks):
+    assert masks.max() < ROOM_LABELS.n_classes
+    assert all(worth_learning(mask) for mask in masks)
+    assert (masks == 0).mean() < .1
+
+
+def test_the_manifest_counts_labels(sample, masks):
+    counts = list(read_manifest(sample)["label_counts"].values())
+    for value in range(ROOM_LABELS.n_classes):
+        found = masks == value
+        assert counts[value] == dict(pixels=found.sum(), images=found.any((1, 2)).sum())
+        assert found.any() or value == 0
+
+
+def test_the_manifest_names_the_rooms(sample):
+    rooms = read_manifest(sample)["rooms"]
+    assert len(rooms) == 160
+    assert rooms["000000"] == rooms["000001"] != rooms["000002"]
     assert (sample / "labels.csv").read_text().count("\n") == 24
 
 
@@ -52,86 +106,127 @@ def test_one_worker_writes_the_same_bytes_as_two(sample, tmp_path):
     generate(24, tmp_path / "one", Plan(seed=3, size=64, images_per_room=2), workers=1)
     one, two = digest(tmp_path / "one"), digest(sample)
     del one["generation.json"]
-    assert {k: two[k] for k in one} == one
+    assert {name: two[name] for name in one} == one
 
 
-def test_a_killed_run_goes_on_and_more_can_be_asked_for(tmp_path):
-    args = ["--size", 48, "--seed", 5]
-    out = tmp_path / "a folder with spaces"
-    process = subprocess.Popen([*COMMAND, "60", "--out", str(out), *map(str, args)], cwd=REPO, stdout=subprocess.DEVNULL)
-    while len(list((out / "labels").glob("0*.png"))) < 8 and process.poll() is None: time.sleep(.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(1.5)  # the workers see that they are orphans
-    early = {p.name: p.stat().st_mtime_ns for p in (out / "labels").glob("0*.png")}
-    assert 8 <= len(early) < 60
-    assert not json.loads((out / "generation.json").read_text())["complete"]
+def test_a_killed_run_goes_on(tmp_path):
+    out, words = tmp_path / "a folder with spaces", ["--size", 48, "--seed", 5, "--renderer", "fast"]
+    process = start(60, "--out", out, *words)
+    wait_for_pairs(process, out, 8)
+    kill(process)
+    before = write_times(out)
+    assert 8 <= len(before) < 60
+    assert not read_manifest(out)["complete"]
     (out / "labels" / ".000059-x1.tmp.png").write_bytes(b"half")
     (out / "screenshots" / "000001.png").write_bytes(b"cut short")
-    assert run(60, "--out", out, *args).returncode == 0
-    again = {p.name: p.stat().st_mtime_ns for p in (out / "labels").glob("0*.png")}
-    assert len(again) == 60 and {k for k in early if early[k] != again[k]} == {"000001.png"}
-    generate(60, tmp_path / "whole", Plan(seed=5, size=48), workers=1)
+    assert run(60, "--out", out, *words).returncode == 0
+    after = write_times(out)
+    assert len(after) == 60
+    assert [name for name in before if before[name] != after[name]] == ["000001.png"]
+    generate(60, tmp_path / "whole", Plan(seed=5, size=48))
     assert digest(out) == digest(tmp_path / "whole")
-    assert generate(62, out, Plan(seed=5, size=48))["count"] == 62 and generate(3, out, Plan(seed=5, size=48))["count"] == 62
     assert not list(out.rglob(".*"))
 
 
+def test_more_can_be_asked_for_and_fewer_change_nothing(tmp_path):
+    plan = Plan(seed=5, size=48)
+    generate(4, tmp_path, plan)
+    assert generate(6, tmp_path, plan)["count"] == 6
+    before = write_times(tmp_path)
+    assert generate(3, tmp_path, plan)["count"] == 6
+    assert write_times(tmp_path) == before
+
+
 def test_an_interrupted_run_says_so_and_leaves_no_halves(tmp_path):
-    process = subprocess.Popen([*COMMAND, "400", "--out", str(tmp_path), "--size", "48"], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while len(list((tmp_path / "labels").glob("0*.png"))) < 4 and process.poll() is None: time.sleep(.05)
+    process = start(400, "--out", tmp_path, "--size", 48)
+    wait_for_pairs(process, tmp_path, 4)
     process.send_signal(signal.SIGINT)
-    assert "interrupted" in process.communicate(timeout=30)[1] and process.returncode == 130
-    assert {p.name for p in (tmp_path / "labels").iterdir()} == {p.name for p in (tmp_path / "screenshots").iterdir()}
+    error = process.communicate(timeout=30)[1]
+    assert "interrupted" in error and process.returncode == 130
+    masks, images = ({path.name for path in (tmp_path / kind).iterdir()} for kind in ("labels", "screenshots"))
+    assert masks == images
+    assert not (tmp_path / "generation.lock").exists()
 
 
 def test_memory_stays_flat():
     import psutil
-    studio, used = Studio(Plan(seed=9, size=64)), []
+    maker, used = PairMaker(Plan(seed=9, size=64)), []
     for i in range(180):
-        studio.pair(i)
-        if i in (119, 179): used.append(psutil.Process().memory_info().rss)
+        maker.pair(i)
+        if i in (119, 179):
+            used.append(psutil.Process().memory_info().rss)
     assert used[1] < used[0] * 1.05 + 4e6
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("call, words", [
-    (lambda out: generate(0, out), "0 pairs"), (lambda out: Plan(size=16), "size"), (lambda out: Plan(size=4096), "size"), (lambda out: Plan(seed=-1), "seed"),
-    (lambda out: Plan(images_per_room=0), "images_per_room"), (lambda out: generate(1, out, workers=0), "workers"),
-    (lambda out: RoomConfig(width=(5, 4)), "width"), (lambda out: RoomConfig(night=1.5), "night"), (lambda out: RoomConfig(fov="wide"), "fov"),
-    (lambda out: generate(1, out / "file" / "below"), "cannot make")])
-def test_bad_settings_are_named(call, words, tmp_path):
+@pytest.mark.parametrize("call, says", [
+    (lambda out: generate(0, out), "0 pairs"),
+    (lambda out: generate(1, out, workers=0), "workers"),
+    (lambda out: generate(1, out / "file" / "below"), "cannot make"),
+    (lambda out: Plan(size=16), "size"),
+    (lambda out: Plan(size=4096), "size"),
+    (lambda out: Plan(seed=-1), "seed"),
+    (lambda out: Plan(images_per_room=0), "images_per_room"),
+    (lambda out: Plan(renderer="slow"), "renderer"),
+    (lambda out: RoomConfig(width=(5, 4)), "width"),
+    (lambda out: RoomConfig(night=1.5), "night"),
+    (lambda out: RoomConfig(fov="wide"), "fov"),
+])
+def test_bad_settings_are_named(call, says, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SegError, match=words): call(tmp_path)
+    with pytest.raises(SegError, match=says):
+        call(tmp_path)
 
 
+@pytest.mark.parametrize("plan, name", [
+    (Plan(seed=4, size=64, images_per_room=2), "seed"),
+    (Plan(seed=3, size=32, images_per_room=2), "size"),
+    (Plan(seed=3, size=64, images_per_room=1), "images_per_room"),
+    (Plan(seed=3, size=64, images_per_room=2, config=RoomConfig(dog=0)), "dog"),
+])
+def test_a_folder_of_other_settings_is_refused(plan, name, sample):
+    with pytest.raises(SegError, match=rf"another .*{name}.*--out"):
+        generate(1, sample, plan)
 
-def test_a_folder_of_other_settings_is_refused(sample, tmp_path):
-    for plan, word in [(Plan(seed=4, size=64, images_per_room=2), "seed"), (Plan(3, 32, 2), "size"), (Plan(3, 64, 1), "images_per_room"), (Plan(3, 64, 2, RoomConfig(dog=0)), "dog")]:
-        with pytest.raises(SegError, match=rf"another .*{word}.*--out"): generate(1, sample, plan)
+
+def test_a_folder_of_other_images_is_refused(tmp_path):
     (tmp_path / "labels").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "labels" / "frame.png")
-    with pytest.raises(SegError, match="did not make"): generate(1, tmp_path)
+    with pytest.raises(SegError, match="did not make"):
+        generate(1, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5"])
+def test_a_damaged_manifest_is_one_sentence(text, tmp_path):
+    (tmp_path / "generation.json").write_text(text)
+    with pytest.raises(SegError, match="not readable as JSON; .*--overwrite"):
+        generate(1, tmp_path, Plan(size=32))
 
 
 def test_overwrite_replaces_pairs_only(tmp_path):
     generate(3, tmp_path, Plan(seed=1, size=32))
     (tmp_path / "labels" / "mine.png").write_bytes(b"kept")
     assert generate(2, tmp_path, Plan(seed=2, size=32), overwrite=True)["count"] == 2
-    assert sorted(p.name for p in (tmp_path / "labels").iterdir()) == ["000000.png", "000001.png", "mine.png"]
+    found = sorted(path.name for path in (tmp_path / "labels").iterdir())
+    assert found == ["000000.png", "000001.png", "mine.png"]
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
-    def full(*args, **kwargs): raise OSError(28, "No space left on device")
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(SegError, match="No space left.*same command"): generate(1, tmp_path, Plan(size=32))
+    with pytest.raises(SegError, match="No space left.*same command"):
+        generate(1, tmp_path, Plan(size=32))
 
 
 def test_the_command_ends_as_commands_do(tmp_path):
-    good = run(2, "--out", tmp_path / "data", "--size", 32, "--workers", 1)
-    assert good.returncode == 0 and "pairs/s" in good.stdout and "seg_check" in good.stdout and not good.stderr
-    assert run("--help").returncode == 0 and run("many").returncode == 2
+    done = run(2, "--out", tmp_path / "data", "--size", 32, "--workers", 1)
+    assert done.returncode == 0 and not done.stderr
+    assert "pairs/s" in done.stdout and "seg_check" in done.stdout
+    assert run("--help").returncode == 0
+    assert run("many").returncode == 2
 
 
 @pytest.mark.parametrize("words, says", [
@@ -150,9 +245,10 @@ def test_bad_input_is_one_sentence(words, says, tmp_path):
 def test_a_file_of_ranges_changes_the_rooms(tmp_path):
     ranges = tmp_path / "ranges.json"
     ranges.write_text(json.dumps(dict(night=1.0, width=[3.0, 3.5])))
-    done = run(2, "--out", tmp_path / "rooms", "--size", 32, "--workers", 1, "--config", ranges, "--ranges", "dog=0")
+    words = ["--size", 32, "--workers", 1, "--config", ranges, "--ranges", "dog=0"]
+    done = run(2, "--out", tmp_path / "rooms", *words)
     assert done.returncode == 0, done.stderr
-    config = json.loads((tmp_path / "rooms" / "generation.json").read_text())["config"]
+    config = read_manifest(tmp_path / "rooms")["config"]
     assert (config["night"], config["width"], config["dog"]) == (1.0, [3.0, 3.5], 0.0)
     ranges.write_text('{"wdth": [3, 4]}')
     done = run(2, "--out", tmp_path / "bad", "--config", ranges)
@@ -162,27 +258,23 @@ def test_a_file_of_ranges_changes_the_rooms(tmp_path):
 
 def test_a_lost_worker_is_one_sentence(tmp_path):
     import psutil
-    process = subprocess.Popen([*COMMAND, "900", "--out", str(tmp_path), "--size", "48"], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while len(list((tmp_path / "labels").glob("0*.png"))) < 4 and process.poll() is None: time.sleep(.05)
-    worker = next(c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline()))
+    process = start(900, "--out", tmp_path, "--size", 48)
+    wait_for_pairs(process, tmp_path, 4)
+    children = psutil.Process(process.pid).children()
+    worker = next(child for child in children if "spawn_main" in " ".join(child.cmdline()))
     worker.kill()
     error = process.communicate(timeout=30)[1]
-    assert process.returncode == 1 and "worker process ended" in error and "Traceback" not in error
+    assert process.returncode == 1
+    assert "worker process ended" in error and "Traceback" not in error
 
 
 # --- nothing is lost ----------------------------------------------------------------------------------------------
 
-def names(out: Path) -> list[str]:
-    "Numbers of the masks in a folder"
-    return sorted(p.stem for p in (out / "labels").glob("*.png"))
-
-
 def interrupted(out: Path, plan: Plan, whole: int, wanted: int) -> None:
     "A folder as a run leaves it that was stopped after `whole` of `wanted` pairs"
     generate(whole, out, plan)
-    path = out / "generation.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | dict(complete=False, count=wanted)))
+    manifest = read_manifest(out) | dict(complete=False, count=wanted)
+    (out / "generation.json").write_text(json.dumps(manifest))
 
 
 def test_fewer_pairs_after_an_interruption_remove_none(tmp_path):
@@ -217,27 +309,35 @@ def test_a_half_written_pair_is_no_whole_one(tmp_path):
 
 
 def test_a_second_generator_is_told_who_holds_the_folder(tmp_path):
-    process = subprocess.Popen([*COMMAND, "2000", "--out", str(tmp_path), "--size", "32"], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while len(names(tmp_path)) < 4 and process.poll() is None:
-        time.sleep(.05)
+    process = start(2000, "--out", tmp_path, "--size", 32)
+    wait_for_pairs(process, tmp_path, 4)
     unfinished = tmp_path / "labels" / ".000999-x.tmp.png"
     unfinished.write_bytes(b"of the first generator")
     done = run(4, "--out", tmp_path, "--size", 32)
     kept = unfinished.exists()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    time.sleep(1.5)
+    kill(process)
+    assert kept
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert f"process {process.pid} on {socket.gethostname()} since" in done.stderr
-    assert kept
-    assert run(4, "--out", tmp_path, "--size", 32).returncode == 0  # what a dead process left behind holds nobody up
+
+
+def test_what_a_dead_process_left_behind_holds_nobody_up(tmp_path):
+    (tmp_path / "generation.lock").write_text(json.dumps(dict(host="elsewhere", pid=1, since="long ago")))
+    assert generate(1, tmp_path, Plan(size=32))["complete"]
     assert not (tmp_path / "generation.lock").exists()
+
+
+def test_two_in_one_process_cannot_hold_a_folder(tmp_path):
+    with folder_lock(tmp_path):
+        with pytest.raises(SegError, match="is being written by process"):
+            generate(1, tmp_path, Plan(size=32))
+    generate(1, tmp_path, Plan(size=32))
 
 
 # --- the label table ----------------------------------------------------------------------------------------------
 
 def test_the_manifest_holds_the_label_table(sample):
-    manifest = json.loads((sample / "generation.json").read_text())
+    manifest = read_manifest(sample)
     assert manifest["labels"] == list(ROOM_LABELS.codes[1:])
     assert manifest["label_colors"] == [list(c) for c in ROOM_LABELS.colors[1:]]
 
@@ -245,9 +345,9 @@ def test_the_manifest_holds_the_label_table(sample):
 def test_a_folder_of_another_label_table_is_refused(tmp_path):
     plan = Plan(seed=5, size=32)
     generate(2, tmp_path, plan)
-    path = tmp_path / "generation.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | dict(labels=["new", *manifest["labels"]])))
+    manifest = read_manifest(tmp_path)
+    changed = manifest | dict(labels=["new", *manifest["labels"]])
+    (tmp_path / "generation.json").write_text(json.dumps(changed))
     with pytest.raises(SegError, match="another labels .*--out"):
         generate(3, tmp_path, plan)
 
@@ -267,7 +367,7 @@ ONE_ROOM = Plan(seed=2, size=48, one_room=7)
 
 
 def test_one_room_gives_ever_other_views_of_the_same_objects(tmp_path):
-    manifest = generate(12, tmp_path, replace(ONE_ROOM, truth=("boxes",)))
+    manifest = generate(12, tmp_path, replace(ONE_ROOM, annotations=("boxes",)))
     assert set(manifest["rooms"].values()) == {7} and manifest["one_room"] == 7
     assert len(set(digest(tmp_path / "labels").values())) == 12
     room = make_room(7)
@@ -287,13 +387,14 @@ def test_one_room_gives_the_same_bytes_however_it_is_run(tmp_path):
     generate(4, tmp_path / "parts", ONE_ROOM)
     generate(9, tmp_path / "parts", ONE_ROOM, workers=2)
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
-    words = ["--out", tmp_path / "command", "--size", 48, "--seed", 2, "--one_room", 7, "--renderer", "fast", "--workers", 1]
-    done = run(9, *words)
+    words = ["--size", 48, "--seed", 2, "--one_room", 7, "--renderer", "fast", "--workers", 1]
+    done = run(9, "--out", tmp_path / "command", *words)
     assert done.returncode == 0, done.stderr
     assert digest(tmp_path / "command") == digest(tmp_path / "whole")
     other = generate(9, tmp_path / "other", replace(ONE_ROOM, seed=3))
-    assert other["rooms"] == json.loads((tmp_path / "whole" / "generation.json").read_text())["rooms"]
-    assert not set(digest(tmp_path / "other" / "labels").values()) & set(digest(tmp_path / "whole" / "labels").values())
+    assert other["rooms"] == read_manifest(tmp_path / "whole")["rooms"]
+    masks, others = (set(digest(tmp_path / name / "labels").values()) for name in ("whole", "other"))
+    assert not masks & others
 
 
 def test_one_room_and_many_are_not_mixed(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-reader = pytest.importorskip("pysolotools.consumers", reason="Unity's pysolotools is not installed; run `make test-unity`")
+MISSING = "Unity's pysolotools is not installed; run `make test-unity`"
+reader = pytest.importorskip("pysolotools.consumers", reason=MISSING)
 models = pytest.importorskip("pysolotools.core.models")
 pytest.importorskip("panda3d")
 

@@ -1,4 +1,4 @@
-"The walkable window: a person who cannot walk through furniture, keys that do what the help says, labels that never hold the walk up"
+"The walk: nobody walks through furniture, keys do what the help says, predictions never hold the walk up"
 
 import base64
 import io
@@ -142,7 +142,8 @@ def answer_stripes(content: bytes) -> dict:
     Image.fromarray(mask).save(png, "PNG")
     rows = []
     for i, value in enumerate(VALUES):
-        rows.append(dict(value=value, name=ROOM_LABELS.codes[value], share=.2, x=width * (i + .5) / 5, y=height / 2, confidence=1))
+        x, y = width * (i + .5) / 5, height / 2
+        rows.append(dict(value=value, name=ROOM_LABELS.codes[value], share=.2, x=x, y=y, confidence=1))
     mask64 = base64.b64encode(png.getvalue()).decode()
     return dict(width=width, height=height, labels=rows, ms={}, model="", mask64=mask64, skipped=0)
 

@@ -1,4 +1,4 @@
-"""Presses every key of a walk for real, in a process of its own (the engine wants one window a process): what each changes.
+"""Presses every key of a walk for real and looks at what each changes. The engine wants one window a process.
 
 A function a group of keys; each yields pairs of what it tried and whether that did what the help says.
 """

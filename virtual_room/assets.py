@@ -1,6 +1,7 @@
 """Models of one's own: a folder of glTF files and a mapping say what may stand in for the shapes of `furniture`.
 
-`assets.csv` (or `assets.json`, a list of objects) has the columns file, label, scale, up and licence. Must not know rooms or the engine.
+`assets.csv` (or `assets.json`, a list of objects) has the columns file, label, scale, up and licence.
+Must not know rooms or the engine.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _no_model(e: Exception) -> SegError:
 
 
 def load(path: str, up: str, sha256: str) -> tuple[Mesh, np.ndarray]:
-    "A model as a mesh in the unit cube, and its size (3,) in its own units; `SegError` where it is no longer the file that `sha256` says"
+    "A model as a mesh in the unit cube, and its size (3,) in its own units; `SegError` where its hash is not `sha256`"
     try:
         import trimesh
     except ImportError:
@@ -173,7 +174,18 @@ def _mesh(pieces: list, axes: np.ndarray) -> tuple[Mesh, np.ndarray]:
     triangles = sum(len(piece.faces) for piece in pieces)
     if not 0 < triangles <= MAX_TRIANGLES:
         raise SegError(f"it has {triangles:,} triangles, not 1 to {MAX_TRIANGLES:,}")
-    positions, normals, tints, faces, first = [], [], [], [], 0
+    position, normal, faces, tint = _joined(pieces)
+    position, normal = position @ axes.T, normal @ axes.T
+    size = np.ptp(position, axis=0)
+    if not (np.isfinite(size).all() and (size > 0).sum() >= 2):
+        raise SegError("it has no extent")
+    unit = (position - position.min(0) - size / 2) / np.maximum(size, 1e-9)
+    return as_mesh(unit, normal, np.zeros((len(unit), 2)), faces, tint=tint), size
+
+
+def _joined(pieces: list) -> list[np.ndarray]:
+    "Positions (n, 3), normals (n, 3), triangles (t, 3) and tints (n, 3) of all pieces together"
+    positions, normals, faces, tints, first = [], [], [], [], 0
     for piece in pieces:
         position, normal, corners = _corners(piece)
         positions.append(position)
@@ -181,12 +193,7 @@ def _mesh(pieces: list, axes: np.ndarray) -> tuple[Mesh, np.ndarray]:
         faces.append(corners + first)
         tints.append(_tint(piece, len(position)))
         first += len(position)
-    position, normal = np.concatenate(positions) @ axes.T, np.concatenate(normals) @ axes.T
-    size = np.ptp(position, axis=0)
-    if not (np.isfinite(size).all() and (size > 0).sum() >= 2):
-        raise SegError("it has no extent")
-    unit = (position - position.min(0) - size / 2) / np.maximum(size, 1e-9)
-    return as_mesh(unit, normal, np.zeros((first, 2)), np.concatenate(faces), tint=np.concatenate(tints)), size
+    return [np.concatenate(rows) for rows in (positions, normals, faces, tints)]
 
 
 def _corners(piece) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -229,14 +236,18 @@ def _material_color(material) -> np.ndarray:
 def stand_in(model: Model, asset: Asset) -> Model:
     "The asset in place of a model of its label: upright, never larger than it, objects on top where it is level"
     mesh, size = load(asset.path, asset.up, asset.sha256)
-    room = np.maximum(model.size, THINNEST) / np.maximum(size, 1e-9)
-    scale = min(asset.scale, room.min()) if asset.scale else room.min()
+    largest = (np.maximum(model.size, THINNEST) / np.maximum(size, 1e-9)).min()
+    scale = min(asset.scale or largest, largest)
     width, depth, height = np.maximum(size * scale, .002).tolist()
     part = Part(asset.shape, (width, depth, height), (0.0, 0.0, height / 2))
-    tops = ()
-    if model.tops and level(mesh):
-        tops = (Top(MARGIN - width / 2, MARGIN - depth / 2, width / 2 - MARGIN, depth / 2 - MARGIN, height),)
+    tops = (_top(width, depth, height),) if model.tops and level(mesh) else ()
     return Model(model.label, model.kind, (width, depth, height), (part,), tops)
+
+
+def _top(width: float, depth: float, height: float) -> Top:
+    "The upper side, but for a margin"
+    x, y = width / 2 - MARGIN, depth / 2 - MARGIN
+    return Top(-x, -y, x, y, height)
 
 
 def level(mesh: Mesh) -> bool:

@@ -21,6 +21,7 @@ from virtual_room.writer import Folder, ensure_pair
 RETRIES = 5  # deaths of workers that one batch survives
 BATCHES_AHEAD = 4  # that wait for each thread of the cluster
 TIMEOUT = 10  # seconds until a scheduler answers
+Batches = Iterator[list[int]]
 _one_at_a_time = threading.Lock()  # the engine draws in one thread of a process
 
 
@@ -39,7 +40,7 @@ def draw(plan: Plan, out: str, driver: str, batch: list[int]) -> list[np.ndarray
         return [ensure_pair(folder, maker, index) for index in batch]
 
 
-def made_by_dask(address: str, plan: Plan, out: Path, batches: Iterator[list[int]], driver: str) -> Iterator[list[np.ndarray]]:
+def made_by_dask(address: str, plan: Plan, out: Path, batches: Batches, driver: str) -> Iterator[list[np.ndarray]]:
     "Label counts of the batches, as they get ready. `SegError` where no scheduler answers"
     try:
         from distributed import as_completed

@@ -27,7 +27,7 @@ def run_lengths(pixels: np.ndarray) -> list[int]:
 
 
 def to_coco(data: SegData) -> dict:
-    "The whole folder as one COCO object; segments painted over each other give the masks again, void and background left out"
+    "The whole folder as one COCO object; its segments painted are the masks again, without void and background"
     images, annotations = [], []
     for image_id, pair in enumerate(data.pairs):
         images.append(_image(data, pair, image_id))

@@ -28,11 +28,15 @@ from virtual_room.lock import folder_lock
 from virtual_room.pairs import PairMaker, choose_renderer, driver_of, worth_learning
 from virtual_room.plan import ANNOTATIONS, Plan
 from virtual_room.scene import RoomConfig, load_config, override
-from virtual_room.writer import Folder, Tally, ensure_pair, read_manifest, write_manifest
+from virtual_room.writer import Folder, Manifest, Tally, ensure_pair, read_manifest, write_manifest
 
 DEFAULT_OUT = "Assets/Data~"
 MAX_PREVIEW = 48
 BATCHES_AHEAD = 4  # that wait for each worker
+WORKER_LOST = (
+    "a worker process ended unexpectedly, perhaps for want of memory; "
+    "give fewer --workers: the same command goes on"
+)
 LOG_SECONDS, TERMINAL_SECONDS = 15, .5  # between two lines of progress
 
 Say = Callable[[str], None]
@@ -82,7 +86,7 @@ def _pool(plan: Plan, out: Path, workers: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BrokenProcessPool:
-        raise SegError("a worker process ended unexpectedly, perhaps for want of memory; give fewer --workers: the same command goes on") from None
+        raise SegError(WORKER_LOST) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -144,7 +148,7 @@ def _progress(batches: Iterable[list[np.ndarray]], total: int, say: Say) -> Iter
         say("\n")
 
 
-def _summary(manifest: dict[str, Any], plan: Plan, out: str, seconds: float) -> str:
+def _summary(manifest: Manifest, plan: Plan, out: str, seconds: float) -> str:
     "What a finished run says"
     count = manifest["count"]
     text = f"{count} pairs of {plan.size} px in {out}, {plan.renderer}, {seconds:.0f} s, {count / seconds:.1f} pairs/s"
@@ -172,8 +176,12 @@ def generate(
     dask: str = "",
     say: Say = _quiet,
     shrink: bool = False,
-) -> dict[str, Any]:
-    "Bring the folder `out` to `count` pairs of `plan`, going on with what is there; its manifest. `SegError` says why not"
+) -> Manifest:
+    """Bring the folder `out` to `count` pairs of `plan`, going on with what is there; its manifest.
+
+    `SegError` where the folder cannot be written, holds something else, or is being written by another process.
+    Whole pairs are removed only by `overwrite` (all of them) and `shrink` (those from number `count` on).
+    """
     if count < 1:
         raise SegError(f"{count} pairs are asked for; give 1 or more")
     if workers < 1:
@@ -204,7 +212,7 @@ def _prepare(folder: Folder, settings: dict[str, Any], count: int, change: Chang
     return total
 
 
-def _total(folder: Folder, before: dict[str, Any], count: int, say: Say) -> int:
+def _total(folder: Folder, before: Manifest, count: int, say: Say) -> int:
     "How many pairs a folder shall hold where `count` are asked for and none may go"
     whole = folder.whole()
     total = max(count, whole[-1] + 1 if whole else 0)
@@ -249,8 +257,8 @@ def seg_generate(
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
     ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
     truth: str = "",  # More than masks, some of: instances boxes visible depth normals
-    renderer: str = "auto",  # fast (software), shaded (OpenGL: shadows and ambient occlusion), or auto: shaded where there is a GPU
-    assets: str = "",  # A folder of glTF models with assets.csv (file, label, scale, up, licence), used for some of the objects
+    renderer: str = "auto",  # fast (software), shaded (OpenGL, with shadows), or auto: shaded where there is a GPU
+    assets: str = "",  # A folder of glTF models with assets.csv (file, label, scale, up, licence) to use
     dask: str = "",  # Address of a Dask scheduler whose workers draw instead, on a file system shared with them
     preview: bool = False,  # Only draw a contact sheet of `n` pairs (48 at most), OUT/preview.png?
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?

@@ -44,7 +44,7 @@ def is_inside(name: str) -> bool:
 
 
 def read_gltf(path: Path) -> Gltf:
-    "A .gltf or .glb file and the files it names. Raises `SegError`, or `ValueError` and the like where it is no glTF file"
+    "A .gltf or .glb file and the files it names; `SegError`, or `ValueError` and the like where it is no glTF file"
     content = _read_bytes(path, 0)
     document, binary = _parse(content)
     total, files = len(content), {}

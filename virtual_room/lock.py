@@ -1,6 +1,6 @@
 """One writer a folder: a lock file says who holds it.
 
-The operating system keeps the lock (`flock`), so that a process that has died holds nothing, whatever file it left behind.
+The operating system keeps the lock (`flock`): a process that has died holds nothing, whatever file it left behind.
 """
 
 from __future__ import annotations

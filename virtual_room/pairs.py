@@ -57,7 +57,10 @@ class PairMaker:
         self._room_seed: int | list[int] | None = None
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        "Image (H, W, 3) and mask (H, W), uint8, of a number: the first pose, then the first room, that shows enough. `SegError` where none does"
+        """Image (H, W, 3) and mask (H, W) of a number, both uint8: the first pose, then the first room, that shows enough.
+
+        `SegError` where none does.
+        """
         for attempt in range(ROOMS):
             self._enter(self.plan.room_seed(index, attempt))
             for pose in range(POSES):
@@ -66,7 +69,8 @@ class PairMaker:
                 mask = self.renderer.mask(self.camera)
                 if worth_learning(mask):
                     return through_lens(self.renderer.picture(self.camera), self.camera, rng), mask
-        raise SegError(f"no view of {ROOMS} rooms shows {MIN_LABELS} labels for image {index}; widen the ranges of the room settings")
+        views = f"no view of {ROOMS} rooms shows {MIN_LABELS} labels for image {index}"
+        raise SegError(f"{views}; widen the ranges of the room settings")
 
     def _enter(self, seed: int | list[int]) -> None:
         "Show the room of a seed, unless it is shown already"
@@ -76,7 +80,10 @@ class PairMaker:
         self.renderer.show(self.room)
 
     def annotations(self) -> dict[str, np.ndarray | list]:
-        "What the plan wants besides the mask of the pair made last, by folder: instances and depth in mm (H, W) uint16, objects, normals (H, W, 3) uint8"
+        """What the plan wants besides the mask of the pair made last, by folder.
+
+        Instances and depth in millimeters are (H, W) uint16, normals (H, W, 3) uint8, objects a list.
+        """
         wanted, found = set(self.plan.annotations), {}
         if wanted & {"instances", "boxes", "visible"}:
             found["instances"] = self.renderer.instances(self.camera).astype(np.uint16)
@@ -102,7 +109,7 @@ class PairMaker:
 
 
 def describe_objects(instances: np.ndarray, room: Room, boxes: bool) -> list[dict]:
-    "The objects in an instance mask (H, W), 0 for none: number, label, kind, pixels and perhaps the box [x, y, width, height]"
+    "The objects in an instance mask (H, W), 0 for none: number, label, kind, pixels, perhaps box [x, y, width, height]"
     objects = []
     for i in np.unique(instances[instances > 0]).tolist():
         found, thing = instances == i, room.things[i - 1]

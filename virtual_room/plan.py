@@ -22,7 +22,7 @@ SMALLEST, LARGEST = 32, 2048  # pixels
 
 @dataclass(frozen=True)
 class Plan:
-    "The settings of a folder of pairs. Each pair follows from them and its own number; `SegError` where one is out of range"
+    "The settings of a folder of pairs, from which each pair follows by its number; `SegError` where one is out of range"
     seed: int = 0
     size: int = 256  # width and height in pixels
     images_per_room: int = 1
@@ -30,7 +30,7 @@ class Plan:
     annotations: tuple[str, ...] = ()  # some of ANNOTATIONS
     renderer: str = "fast"  # one of RENDERERS
     assets: tuple[Asset, ...] = ()  # models of one's own
-    one_room: int | None = None  # the seed of the only room, the one that `seg_walk --seed` shows; None: ever other rooms
+    one_room: int | None = None  # the seed of the only room, as for `seg_walk --seed`; None: ever other rooms
     truth: InitVar[tuple[str, ...] | None] = None  # old name, removed at the merge
 
     def __post_init__(self, truth: tuple[str, ...] | None) -> None:
@@ -76,7 +76,16 @@ class Plan:
         "What must be the same for a folder of pairs to go on with, as JSON knows it. Another driver draws other bytes"
         config = json.loads(json.dumps(asdict(self.config)))
         return dict(
-            version=VERSION, seed=self.seed, size=self.size, images_per_room=self.images_per_room, truth=list(self.annotations),
-            renderer=self.renderer, driver=driver, one_room=self.one_room, assets=record(self.assets), config=config,
-            labels=list(ROOM_LABELS.codes[1:]), label_colors=[list(color) for color in ROOM_LABELS.colors[1:]],
+            version=VERSION,
+            seed=self.seed,
+            size=self.size,
+            images_per_room=self.images_per_room,
+            truth=list(self.annotations),
+            renderer=self.renderer,
+            driver=driver,
+            one_room=self.one_room,
+            assets=record(self.assets),
+            config=config,
+            labels=list(ROOM_LABELS.codes[1:]),
+            label_colors=[list(color) for color in ROOM_LABELS.colors[1:]],
         )

@@ -44,7 +44,7 @@ class Step:
 
 
 def to_solo(data: SegData, out: Path) -> None:
-    "Write a data set into the new folder `out`; void pixels become unlabelled ones. `SegError` where `out` holds something"
+    "Write a data set into the new folder `out`, void pixels as unlabelled ones; `SegError` where `out` holds something"
     if out.exists() and any(out.iterdir()):
         raise SegError(f"{out} is not empty; give another --out")
     steps = _steps(data)
@@ -76,10 +76,14 @@ def _annotation_definitions(labels: LabelSet) -> list[dict]:
     spec = [dict(label_id=value, label_name=name) for value, name in names.items()]
     colors = [dict(label_name=name, pixel_value=_rgba(labels, value)) for value, name in names.items()]
     return [
-        {"@type": TYPES[SEMANTIC], "id": SEMANTIC, "description": "A color for each label", "spec": colors},
-        {"@type": TYPES[INSTANCE], "id": INSTANCE, "description": "A color for each object", "spec": spec},
-        {"@type": TYPES[BOXES], "id": BOXES, "description": "Boxes around what is visible of each object", "spec": spec},
+        _definition(SEMANTIC, "A color for each label", colors),
+        _definition(INSTANCE, "A color for each object", spec),
+        _definition(BOXES, "Boxes around what is visible of each object", spec),
     ]
+
+
+def _definition(name: str, description: str, spec: list[dict]) -> dict:
+    return {"@type": TYPES[name], "id": name, "description": description, "spec": spec}
 
 
 def _sensor_definition() -> dict:
@@ -100,8 +104,9 @@ def _metadata(steps: list[Step]) -> dict:
     annotators = [dict(name=name, type=kind) for name, kind in TYPES.items()]
     sequences = {step.sequence for step in steps}
     return dict(
-        unityVersion="", perceptionVersion="1.0.0", totalFrames=len(steps), totalSequences=len(sequences), sensors=["camera"],
-        metricCollectors=[], simulationStartTime="", simulationEndTime="", renderPipeline="", scenarioRandomSeed=0.0,
+        unityVersion="", perceptionVersion="1.0.0", totalFrames=len(steps), totalSequences=len(sequences),
+        sensors=["camera"], metricCollectors=[], simulationStartTime="", simulationEndTime="", renderPipeline="",
+        scenarioRandomSeed=0.0,
         annotators=annotators,
     )
 

@@ -22,7 +22,11 @@ from virtual_room.plan import Plan
 MANIFEST = "generation.json"
 FOLDERS = dict(screenshots="png", labels="png", instances="png", objects="json", depth="png", normals="png")
 NUMBER = "[0-9]" * 6  # how the stem of a file of ours looks
+SAME_COMMAND = "make room there or give another --out: the same command goes on"
 REMEDY = "give another --out, or --overwrite to replace its pairs"
+
+Annotations = dict[str, np.ndarray | list]  # by folder
+Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Folder:
             return None
         return pixels if len(pixels) == ROOM_LABELS.n_classes else None
 
-    def write(self, index: int, image: np.ndarray, mask: np.ndarray, annotations: dict[str, np.ndarray | list] | None = None) -> None:
+    def write(self, index: int, image: np.ndarray, mask: np.ndarray, annotations: Annotations | None = None) -> None:
         "Write a pair, the mask last: where it is, the pair is whole. `SegError` where the disk is full"
         contents = dict(screenshots=image, **(annotations or {}), labels=mask)
         for kind, content in contents.items():
@@ -54,7 +58,7 @@ class Folder:
             try:
                 _write(path, content)
             except OSError as e:
-                raise SegError(f"cannot write {path} ({e.strerror or e}); make room there or give another --out: the same command goes on") from None
+                raise SegError(f"cannot write {path} ({e.strerror or e}); {SAME_COMMAND}") from None
 
     def whole(self) -> list[int]:
         "Numbers of the pairs that have an image and a mask, ascending"
@@ -62,7 +66,10 @@ class Folder:
         return sorted(i for i in numbers if self.path("screenshots", i).exists())
 
     def clear(self, keep: int | None) -> None:
-        "Remove what an interrupted run left half written, and, unless `keep` is None, pairs from that number on. `SegError` where that cannot be"
+        """Remove what an interrupted run left half written, and pairs from number `keep` on; None keeps all.
+
+        `SegError` where files cannot be removed.
+        """
         try:
             self._clear(keep)
         except OSError as e:
@@ -127,7 +134,7 @@ class Tally:
         return {name: dict(pixels=pixels, images=images) for name, pixels, images in rows}
 
 
-def write_manifest(folder: Folder, plan: Plan, settings: dict[str, Any], total: int, tally: Tally | None) -> dict[str, Any]:
+def write_manifest(folder: Folder, plan: Plan, settings: dict[str, Any], total: int, tally: Tally | None) -> Manifest:
     "Write what a folder holds and how it was made, `tally` being None until it is complete; what was written"
     rooms = {f"{i:06d}": plan.room_of(i) for i in range(total)}
     counts = (tally or Tally()).by_label()
@@ -136,24 +143,33 @@ def write_manifest(folder: Folder, plan: Plan, settings: dict[str, Any], total: 
     return manifest
 
 
-def read_manifest(folder: Folder, settings: dict[str, Any]) -> dict[str, Any] | None:
+def read_manifest(folder: Folder, settings: dict[str, Any]) -> Manifest | None:
     "The manifest of a folder that may be gone on with, None for a new folder; `SegError` for a folder of anything else"
     path = folder.out / MANIFEST
     if not path.exists():
         if any((folder.out / "labels").glob("*.png")):
             raise SegError(f"{folder.out} holds pairs that seg_generate did not make; {REMEDY}")
         return None
-    try:
-        manifest = _upgrade(json.loads(path.read_text()), settings)
-    except (ValueError, AttributeError):
-        raise SegError(f"{path} is not readable as JSON; {REMEDY}") from None
+    manifest = _upgrade(_read_object(path), settings)
     for name, value in settings.items():
         if manifest.get(name) != value:
-            raise SegError(f"{folder.out} was made with another {name} ({_difference(name, manifest.get(name), value)}); {REMEDY}")
+            difference = _difference(name, manifest.get(name), value)
+            raise SegError(f"{folder.out} was made with another {name} ({difference}); {REMEDY}")
     return manifest
 
 
-def _upgrade(manifest: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
+    "A JSON file that holds an object"
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SegError(f"{path} is not readable as JSON; {REMEDY}")
+    return found
+
+
+def _upgrade(manifest: Manifest, settings: dict[str, Any]) -> Manifest:
     "A manifest with what earlier versions did not write: the label table, whose names were those of the counts"
     upgraded = dict(label_colors=settings["label_colors"]) | manifest
     counts = manifest.get("labels")

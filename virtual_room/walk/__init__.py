@@ -1,4 +1,4 @@
-"""Walk through a room and let the model look with you: `seg_walk` opens a window and sends what it shows to a model server.
+"""Walk through a room and let the model look with you: `seg_walk` sends what its window shows to a model server.
 
 `import virtual_room.walk` loads no engine. Only `window` knows the engine, only `live` the server's protocol.
 """

@@ -29,7 +29,7 @@ class Prediction:
     "What a server answers to an image"
     mask: np.ndarray  # uint8 (height, width)
     labels: LabelSet  # what its values mean
-    regions: tuple[tuple[int, float, float, float], ...]  # value, share, and the middle (x, y) as shares of width and height
+    regions: tuple[tuple[int, float, float, float], ...]  # value, share, and the middle (x, y), all shares 0..1
     ms: float  # from sending to receiving
 
 
@@ -125,7 +125,8 @@ def connected(url: str) -> Iterator[tuple[LabelSet, Any]]:
 
         from model_server.client import Client
     except ImportError as e:
-        raise SegError(f"live labels need the package {e.name}; install it with: pip install 'segmentation-learner[serve]'") from None
+        install = "pip install 'segmentation-learner[serve]'"
+        raise SegError(f"live labels need the package {e.name}; install it with: {install}") from None
     client = Client(url, patience=5)
     labels = client.labels()
     with client.stream() as stream:

@@ -43,7 +43,7 @@ class Overlay:
         return names
 
     def names(self, prediction: Prediction) -> list[tuple[str, float, float]]:
-        "What to write over the image: the label without its group, and the middle (x, y) of its pixels as shares of width and height"
+        "What to write over the image: labels without their groups, and the middle (x, y) of their pixels, 0..1"
         shown, rows = self.shown(prediction.labels), []
         for value, share, x, y in prediction.regions:
             name = prediction.labels.codes[value]

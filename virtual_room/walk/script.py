@@ -18,7 +18,8 @@ TIMED = ("wait", "hold", "answer")  # their last word is a number of seconds
 def read_script(path: str | Path) -> list[tuple]:
     """The steps of a file, one a line, `#` starting a comment; `SegError` names a line that is none.
 
-    `wait S`, `press KEY`, `hold KEY S`, `turn RIGHT DOWN` (degrees), `answer S` (wait for the next prediction, S seconds at most), `shot FILE`.
+    `wait S`, `press KEY`, `hold KEY S`, `turn RIGHT DOWN` (degrees), `shot FILE`,
+    and `answer S` (wait for the next prediction, S seconds at most).
     """
     try:
         lines = Path(path).read_text().splitlines()
@@ -33,7 +34,8 @@ def read_script(path: str | Path) -> list[tuple]:
             steps.append(_step(*words))
         except (KeyError, ValueError):
             known = ", ".join(STEPS)
-            raise SegError(f"{path}, line {number}: '{line.strip()}' is no step; write one of {known} with what it needs") from None
+            fault = f"{path}, line {number}: '{line.strip()}' is no step"
+            raise SegError(f"{fault}; write one of {known} with what it needs") from None
     return steps
 
 

@@ -22,6 +22,7 @@ LETTER = 13  # height of a line of text in pixels
 LINE_HEIGHT = 1.3  # in letters
 BEHIND_TEXT = (.05, .05, .05, .62)  # RGBA
 TEXT_MARGINS = (.3, .3, .12, .12)  # left, right, bottom and top, in letters
+NO_SCREEN = "no window can be opened; is there a screen (DISPLAY)? Without one, put `xvfb-run -a` before the command"
 MIDDLE = .2  # share of the height above the text in the middle
 
 
@@ -45,7 +46,7 @@ class Window:
         frame.setFixedSize(True)
         window = self.engine.makeOutput(software_pipe(), title, 0, properties, frame, p3.GraphicsPipe.BFRequireWindow)
         if window is None:
-            raise SegError("no window can be opened; is there a screen (DISPLAY)? Without one, put `xvfb-run -a` before the command")
+            raise SegError(NO_SCREEN)
         return window
 
     def _make_room(self) -> None:
@@ -197,7 +198,8 @@ class Window:
 
     def held(self, key: str) -> bool:
         "Is a letter held down while the window has the focus?"
-        return self.window.getProperties().getForeground() and self.watcher.isButtonDown(p3.KeyboardButton.asciiKey(key))
+        button = p3.KeyboardButton.asciiKey(key)
+        return self.window.getProperties().getForeground() and self.watcher.isButtonDown(button)
 
     def turned(self) -> tuple[float, float]:
         "Pixels (right, down) of the mouse since the last call: all of them where it is grabbed, else those of dragging"
