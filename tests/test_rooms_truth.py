@@ -94,7 +94,11 @@ def test_ranges_can_be_given_on_the_command_line():
 
 
 @pytest.mark.parametrize("text, says", [
-    ("nite=1", "nite.*known are"), ("night=dark", "sets nothing"), ("night=2", "night"), ("width=5,4", "width"), ("jpeg=0,50", "jpeg"),
+    ("nite=1", "nite.*known are"),
+    ("night=dark", "sets nothing"),
+    ("night=2", "night"),
+    ("width=5,4", "width"),
+    ("jpeg=0,50", "jpeg"),
 ])
 def test_a_bad_range_is_named(text, says):
     with pytest.raises(SegError, match=says):
