@@ -15,6 +15,7 @@ from PIL import Image
 pytest.importorskip("panda3d")
 
 from generated import COMMAND, REPO, digest, run
+
 from nbs_lib.core import SegError
 from nbs_lib.datasets import find_pairs, split_pairs
 from nbs_lib.labels import ROOM_LABELS

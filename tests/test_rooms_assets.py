@@ -14,13 +14,13 @@ pytest.importorskip("panda3d")
 trimesh = pytest.importorskip("trimesh")
 
 from generated import digest, run
+
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Plan, RoomConfig, find_faults, generate, make_room
 from virtual_room.assets import Asset, level, load, read_assets
 from virtual_room.pairs import PairMaker
 from virtual_room.shapes import mesh
-
 
 TABLE = (((.5, .05, .4), (0, .475, 0), (255, 0, 0)), ((.1, .45, .1), (0, .225, 0), (255, 0, 0)))
 BED = (((1.6, .5, 2.0), (0, .25, 0), (0, 255, 0)), ((1.6, 1.0, .1), (0, .5, -.95), (0, 0, 255)))  # its head at -z
@@ -233,7 +233,7 @@ def write_gltf(folder: Path, name: str = "table") -> dict:
     document = json.loads(files.pop("model.gltf"))
     document["buffers"] = [dict(uri=f"{name}.bin", byteLength=sum(map(len, files.values())))]
     starts = np.cumsum([0, *map(len, files.values())]).tolist()
-    for view, start in zip(document["bufferViews"], starts):
+    for view, start in zip(document["bufferViews"], starts[:-1], strict=True):
         view.update(buffer=0, byteOffset=start)
     (folder / f"{name}.bin").write_bytes(b"".join(files.values()))
     write_document(folder, document, name)

@@ -20,6 +20,8 @@ from PIL import Image
 
 pytest.importorskip("panda3d")
 
+from walk_by_hand import VALUES, colors_of_an_overlay, press_every_key, until
+
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS, LabelSet
 from virtual_room import make_room
@@ -29,7 +31,6 @@ from virtual_room.walk.overlay import Overlay, groups_of
 from virtual_room.walk.script import read_script
 from virtual_room.walk.session import DIRECTIONS
 from virtual_room.walk.viewpoint import STEEPEST, Viewpoint
-from walk_by_hand import VALUES, colors_of_an_overlay, press_every_key, until
 
 REPO = Path(__file__).parent.parent
 IMAGE = np.zeros((64, 64, 3), np.uint8)
@@ -153,7 +154,7 @@ def served(port: int = 0, delay: float = .05):
     "A server that speaks the protocol and has no model; its port. Its limit for a frame is the real server's"
     sync = pytest.importorskip("websockets.sync.server")
     pytest.importorskip("model_server.client")
-    labels = [dict(name=name, color=color) for name, color in zip(ROOM_LABELS.codes, ROOM_LABELS.colors)]
+    labels = [dict(name=name, color=color) for name, color in zip(ROOM_LABELS.codes, ROOM_LABELS.colors, strict=True)]
     card = json.dumps(dict(background=0, labels=labels))
 
     def talk(socket):

@@ -57,7 +57,7 @@ class PairMaker:
         self._room_seed: int | list[int] | None = None
 
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) and mask (H, W) of a number, both uint8: the first pose, then the first room, that shows enough.
+        """Image (H, W, 3) and mask (H, W), uint8, of a number: the first pose, then the first room, that shows enough.
 
         `SegError` where none does.
         """
@@ -103,7 +103,7 @@ class PairMaker:
         if "visible" not in self.plan.annotations:
             return objects
         totals = self.renderer.uncovered(self.camera, [row["id"] - 1 for row in objects])
-        for row, total in zip(objects, totals):
+        for row, total in zip(objects, totals, strict=True):
             row["visible"] = round(min(1.0, row["pixels"] / total), 4)
         return objects
 

@@ -22,7 +22,7 @@ SMALLEST, LARGEST = 32, 2048  # pixels
 
 @dataclass(frozen=True)
 class Plan:
-    "The settings of a folder of pairs, from which each pair follows by its number; `SegError` where one is out of range"
+    "The settings from which each pair of a folder follows by its number; `SegError` where one is out of range"
     seed: int = 0
     size: int = 256  # width and height in pixels
     images_per_room: int = 1

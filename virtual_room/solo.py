@@ -48,7 +48,7 @@ def to_solo(data: SegData, out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise SegError(f"{out} is not empty; give another --out")
     steps = _steps(data)
-    for pair, step in zip(data.pairs, steps):
+    for pair, step in zip(data.pairs, steps, strict=True):
         _write_frame(data, pair, step, out / f"sequence.{step.sequence}")
     write_json(out / "annotation_definitions.json", dict(annotationDefinitions=_annotation_definitions(data.labels)))
     write_json(out / "sensor_definitions.json", dict(sensorDefinitions=[_sensor_definition()]))

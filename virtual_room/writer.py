@@ -130,7 +130,7 @@ class Tally:
 
     def by_label(self) -> dict[str, dict[str, int]]:
         "Pixels and images of each label, value 0 first"
-        rows = zip(ROOM_LABELS.codes, self.pixels.tolist(), self.images.tolist())
+        rows = zip(ROOM_LABELS.codes, self.pixels.tolist(), self.images.tolist(), strict=True)
         return {name: dict(pixels=pixels, images=images) for name, pixels, images in rows}
 
 
