@@ -21,7 +21,7 @@ from nbs_lib.datasets import find_pairs, split_pairs
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Plan, RoomConfig, generate, make_room
 from virtual_room.lock import folder_lock
-from virtual_room.pairs import PairMaker, worth_learning
+from virtual_room.pairs import PairMaker, bounding_box, worth_learning
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,25 @@ def test_every_mask_is_worth_learning(masks):
     assert masks.max() < ROOM_LABELS.n_classes
     assert all(worth_learning(mask) for mask in masks)
     assert (masks == 0).mean() < .1
+
+
+@pytest.mark.parametrize("pixels, worth", [
+    ([0, 40, 40, 20], True),
+    ([0, 60, 40, 0], False),  # two labels only
+    ([30, 40, 20, 10], True),
+    ([31, 39, 20, 10], False),  # too much is empty
+    ([0, 85, 10, 5], True),
+    ([0, 86, 10, 4], False),  # one label is nearly all there is
+])
+def test_what_is_worth_learning(pixels, worth):
+    mask = np.repeat(np.arange(4, dtype=np.uint8), pixels).reshape(10, 10)
+    assert worth_learning(mask) == worth
+
+
+def test_a_bounding_box_is_left_top_width_height():
+    found = np.zeros((6, 8), bool)
+    found[2, 3] = found[4, 6] = True
+    assert bounding_box(found) == [3, 2, 4, 3]
 
 
 def test_the_manifest_counts_labels(sample, masks):
