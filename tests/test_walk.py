@@ -58,13 +58,16 @@ def test_nobody_walks_through_walls_or_furniture():
             assert walkable(room, place, .25 - 1e-6, .15 - 1e-6).all()
 
 
-@pytest.mark.parametrize("key, way", [("w", (0, 1)), ("s", (0, -1)), ("a", (-1, 0)), ("d", (1, 0))])
-def test_directions_are_a_persons(key, way):
+@pytest.mark.parametrize("key, yaw, way", [
+    ("w", 90, (0, 1)), ("s", 90, (0, -1)), ("a", 90, (-1, 0)), ("d", 90, (1, 0)),
+    ("w", 30, (.8660, .5)), ("d", 30, (.5, -.8660)),
+])
+def test_directions_are_a_persons(key, yaw, way):
     room = make_room([21, 0])
     x, y = free_spots(room, .5)[0].tolist()
-    viewpoint = Viewpoint((x, y, 1.6), 90, 0)  # looks along +y, so that +x is to the right
+    viewpoint = Viewpoint((x, y, 1.6), yaw, 0)
     moved = np.subtract(viewpoint.walk([DIRECTIONS[key]], .05, room).at, viewpoint.at)
-    assert np.allclose(moved, [*np.multiply(way, 1.6 * .05), 0])
+    assert np.allclose(moved, [*np.multiply(way, 1.6 * .05), 0], atol=1e-5)
 
 
 def test_a_viewpoint_turns_and_looks_ahead():
