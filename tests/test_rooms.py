@@ -1,47 +1,23 @@
-"Rooms: what is drawn is plausible, what is written is exact, and the same seed gives the same bytes however it is run"
+"Rooms: what is drawn is plausible, and masks are exact"
 
-import hashlib
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("panda3d")
 
+from generated import REPO, digest, run  # noqa: F401 (digest and run for test_rooms_shaded)
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
-from virtual_room import Camera, Light, Model, Part, Plan, Room, RoomConfig, Thing, find_faults, generate, load_config, make_camera, make_room
-from virtual_room.generate import Studio, seg_generate, worth_learning
+from virtual_room import Camera, Light, Model, Part, Room, RoomConfig, Thing, find_faults, load_config, make_camera, make_room
 from virtual_room.placement import edge_distance, separation, walkable
 from virtual_room.shapes import mesh
 from virtual_room.textures import VARIANTS, texture
-
-REPO = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-c", "from virtual_room.generate import seg_generate; seg_generate.main()"]
-
-
-def run(*args, **kwargs):
-    return subprocess.run([*COMMAND, *map(str, args)], cwd=REPO, capture_output=True, text=True, timeout=120, **kwargs)
-
-
-def digest(out: Path) -> dict[str, str]:
-    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Path:
-    "160 pairs of 64 px, two of each room"
-    out = tmp_path_factory.mktemp("sample") / "rooms"
-    generate(160, out, Plan(seed=3, size=64, images_per_room=2), workers=2)
-    return out
 
 
 # --- plain data ---------------------------------------------------------------------------------------------------
@@ -177,126 +153,12 @@ def test_masks_agree_with_rays_through_pixel_centres():
     assert wrong < .004 * 3 * size * size  # a sixth of a pixel along the edges
 
 
-# --- pairs on disk ------------------------------------------------------------------------------------------------
-
-def test_every_pair_is_well_formed(sample):
-    manifest = json.loads((sample / "generation.json").read_text())
-    pixels, images = np.zeros(24, int), np.zeros(24, int)
-    for i in range(160):
-        with Image.open(sample / "screenshots" / f"{i:06d}.png") as p, Image.open(sample / "labels" / f"{i:06d}.png") as m:
-            assert p.mode == "RGB" and m.mode == "L" and p.size == m.size == (64, 64)
-            mask, picture = np.asarray(m), np.asarray(p)
-        assert mask.max() < ROOM_LABELS.n_classes and worth_learning(mask) and picture.std() > 5
-        n = np.bincount(mask.ravel(), minlength=24)
-        pixels, images = pixels + n, images + (n > 0)
-    assert [(v["pixels"], v["images"]) for v in manifest["labels"].values()] == list(zip(pixels.tolist(), images.tolist()))
-    assert (images[1:] > 0).all() and pixels[0] < .1 * pixels.sum()
-    assert manifest["rooms"]["000000"] == manifest["rooms"]["000001"] != manifest["rooms"]["000002"] and len(manifest["rooms"]) == 160
-    assert (sample / "labels.csv").read_text().count("\n") == 24
-
-
-def test_one_worker_writes_the_same_bytes_as_two(sample, tmp_path):
-    generate(24, tmp_path / "one", Plan(seed=3, size=64, images_per_room=2), workers=1)
-    one, two = digest(tmp_path / "one"), digest(sample)
-    del one["generation.json"]
-    assert {k: two[k] for k in one} == one
-
-
-def test_a_killed_run_goes_on_and_more_can_be_asked_for(tmp_path):
-    args = ["--size", 48, "--seed", 5]
-    out = tmp_path / "a folder with spaces"
-    process = subprocess.Popen([*COMMAND, "60", "--out", str(out), *map(str, args)], cwd=REPO, stdout=subprocess.DEVNULL)
-    while len(list((out / "labels").glob("0*.png"))) < 8 and process.poll() is None: time.sleep(.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(1.5)  # the workers see that they are orphans
-    early = {p.name: p.stat().st_mtime_ns for p in (out / "labels").glob("0*.png")}
-    assert 8 <= len(early) < 60
-    assert not json.loads((out / "generation.json").read_text())["complete"]
-    (out / "labels" / ".000059-x1.tmp.png").write_bytes(b"half")
-    (out / "screenshots" / "000001.png").write_bytes(b"cut short")
-    assert run(60, "--out", out, *args).returncode == 0
-    again = {p.name: p.stat().st_mtime_ns for p in (out / "labels").glob("0*.png")}
-    assert len(again) == 60 and {k for k in early if early[k] != again[k]} == {"000001.png"}
-    generate(60, tmp_path / "whole", Plan(seed=5, size=48), workers=1)
-    assert digest(out) == digest(tmp_path / "whole")
-    assert generate(62, out, Plan(seed=5, size=48))["count"] == 62 and generate(3, out, Plan(seed=5, size=48))["count"] == 62
-    assert not list(out.rglob(".*"))
-
-
-def test_an_interrupted_run_says_so_and_leaves_no_halves(tmp_path):
-    process = subprocess.Popen([*COMMAND, "400", "--out", str(tmp_path), "--size", "48"], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while len(list((tmp_path / "labels").glob("0*.png"))) < 4 and process.poll() is None: time.sleep(.05)
-    process.send_signal(signal.SIGINT)
-    assert "interrupted" in process.communicate(timeout=30)[1] and process.returncode == 130
-    assert {p.name for p in (tmp_path / "labels").iterdir()} == {p.name for p in (tmp_path / "screenshots").iterdir()}
-
-
-def test_memory_stays_flat():
-    import psutil
-    studio, used = Studio(Plan(seed=9, size=64)), []
-    for i in range(180):
-        studio.pair(i)
-        if i in (119, 179): used.append(psutil.Process().memory_info().rss)
-    assert used[1] < used[0] * 1.05 + 4e6
-
-
 # --- bad input ----------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("call, words", [
-    (lambda out: generate(0, out), "0 pairs"), (lambda out: Plan(size=16), "size"), (lambda out: Plan(size=4096), "size"), (lambda out: Plan(seed=-1), "seed"),
-    (lambda out: Plan(images_per_room=0), "images_per_room"), (lambda out: generate(1, out, workers=0), "workers"),
-    (lambda out: RoomConfig(width=(5, 4)), "width"), (lambda out: RoomConfig(night=1.5), "night"), (lambda out: RoomConfig(fov="wide"), "fov"),
-    (lambda out: generate(1, out / "file" / "below"), "cannot make")])
-def test_bad_settings_are_named(call, words, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SegError, match=words): call(tmp_path)
-
 
 @pytest.mark.parametrize("text, words", [('{"wdth": [3, 4]}', "wdth"), ("[]", "no JSON object"), ("{", "cannot read"), ('{"height": [2.5, 9]}', "height"), ('{"dog": true}', "dog")])
 def test_bad_room_settings_are_named(text, words, tmp_path):
     (tmp_path / "room.json").write_text(text)
     with pytest.raises(SegError, match=words): load_config(tmp_path / "room.json")
-
-
-def test_a_folder_of_other_settings_is_refused(sample, tmp_path):
-    for plan, word in [(Plan(seed=4, size=64, images_per_room=2), "seed"), (Plan(3, 32, 2), "size"), (Plan(3, 64, 1), "images_per_room"), (Plan(3, 64, 2, RoomConfig(dog=0)), "dog")]:
-        with pytest.raises(SegError, match=rf"another .*{word}.*--out"): generate(1, sample, plan)
-    (tmp_path / "labels").mkdir()
-    Image.new("L", (8, 8)).save(tmp_path / "labels" / "frame.png")
-    with pytest.raises(SegError, match="did not make"): generate(1, tmp_path)
-
-
-def test_overwrite_replaces_pairs_only(tmp_path):
-    generate(3, tmp_path, Plan(seed=1, size=32))
-    (tmp_path / "labels" / "mine.png").write_bytes(b"kept")
-    assert generate(2, tmp_path, Plan(seed=2, size=32), overwrite=True)["count"] == 2
-    assert sorted(p.name for p in (tmp_path / "labels").iterdir()) == ["000000.png", "000001.png", "mine.png"]
-
-
-def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
-    def full(*args, **kwargs): raise OSError(28, "No space left on device")
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(SegError, match="No space left.*same command"): generate(1, tmp_path, Plan(size=32))
-
-
-def test_the_command_ends_as_commands_do(tmp_path):
-    good = run(2, "--out", tmp_path / "data", "--size", 32, "--workers", 1)
-    assert good.returncode == 0 and "pairs/s" in good.stdout and "seg_check" in good.stdout and not good.stderr
-    assert run("--help").returncode == 0 and run("many").returncode == 2
-    for bad in ([0], [1, "--size", 8], [1, "--config", tmp_path / "none.json"]):
-        done = run(*bad, "--out", tmp_path / "bad")
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (tmp_path / "bad").exists()
-
-
-def test_a_lost_worker_is_one_sentence(tmp_path):
-    import psutil
-    process = subprocess.Popen([*COMMAND, "900", "--out", str(tmp_path), "--size", "48"], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while len(list((tmp_path / "labels").glob("0*.png"))) < 4 and process.poll() is None: time.sleep(.05)
-    worker = next(c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline()))
-    worker.kill()
-    error = process.communicate(timeout=30)[1]
-    assert process.returncode == 1 and "worker process ended" in error and "Traceback" not in error
 
 
 def test_importing_the_package_loads_no_engine():

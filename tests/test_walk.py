@@ -1,4 +1,4 @@
-"The walkable window: a person who cannot walk through furniture, keys that do what the help says, labels that never hold the walk up"
+"The walk: nobody walks through furniture, keys do what the help says, predictions never hold the walk up"
 
 import base64
 import io
@@ -20,137 +20,212 @@ from PIL import Image
 
 pytest.importorskip("panda3d")
 
+from walk_by_hand import VALUES, colors_of_an_overlay, press_every_key, until
+
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS, LabelSet
-from virtual_room import RoomConfig, make_room
-from virtual_room.live import Answer, Live
+from virtual_room import make_room
 from virtual_room.placement import walkable
-from virtual_room.walk import STEEPEST, Eye, Veil, groups_of, read_script
+from virtual_room.walk.live import LiveLabels, Prediction
+from virtual_room.walk.overlay import Overlay, groups_of
+from virtual_room.walk.script import read_script
+from virtual_room.walk.session import DIRECTIONS
+from virtual_room.walk.viewpoint import STEEPEST, Viewpoint
 
 REPO = Path(__file__).parent.parent
+IMAGE = np.zeros((64, 64, 3), np.uint8)
+BED, WALL, MUG = (ROOM_LABELS[name] for name in ("furniture_doubleBed", "building_wall", "items_mug"))
 
 
 # --- a person -----------------------------------------------------------------------------------------------------
+
+def free_spots(room, margin: float, count: int = 400) -> np.ndarray:
+    "Places (n, 2) of a room that are free for so many meters around"
+    rng = np.random.default_rng(0)
+    spots = rng.uniform(np.min(room.outline, 0), np.max(room.outline, 0), (count, 2))
+    return spots[walkable(room, spots, margin, margin)]
+
 
 def test_nobody_walks_through_walls_or_furniture():
     rng = np.random.default_rng(0)
     for i in range(6):
         room = make_room([21, i])
-        spots = rng.uniform(np.min(room.outline, 0), np.max(room.outline, 0), (400, 2))
-        eye = Eye((*spots[np.argmax(walkable(room, spots))].tolist(), 1.6), 0, 0)
+        x, y = free_spots(room, .25)[0].tolist()
+        viewpoint = Viewpoint((x, y, 1.6), 0, 0)
         for _ in range(300):
-            eye = eye.turn(rng.uniform(-40, 40), 0).walk([(0, 1)], .05, room)
-            assert walkable(room, np.array([eye.at[:2]]), .25 - 1e-6, .15 - 1e-6).all()
+            viewpoint = viewpoint.turn(rng.uniform(-40, 40), 0).walk([(0, 1)], .05, room)
+            place = np.array([viewpoint.at[:2]])
+            assert walkable(room, place, .25 - 1e-6, .15 - 1e-6).all()
 
 
-def test_directions_are_a_persons():
-    room, eye = make_room([21, 0]), Eye((2.0, 2.0, 1.6), 90, 0)
-    free = lambda way: Eye((2.0, 2.0, 1.6), 90, 0).walk([way], .05, room).at
-    if free((0, 1)) != eye.at: assert free((0, 1))[1] > 2.0
-    if free((1, 0)) != eye.at: assert free((1, 0))[0] > 2.0
-    assert eye.turn(90, 0).yaw == 0 and eye.turn(0, 500).pitch == -STEEPEST and eye.walk([], 1, room) == eye
-    assert np.allclose(Eye((0, 0, 1), 90, 0).target, (0, 1, 1)) and np.allclose(Eye((0, 0, 0), 0, -45).target, (.7071, 0, -.7071), atol=1e-4)
+@pytest.mark.parametrize("key, yaw, way", [
+    ("w", 90, (0, 1)), ("s", 90, (0, -1)), ("a", 90, (-1, 0)), ("d", 90, (1, 0)),
+    ("w", 30, (.8660, .5)), ("d", 30, (.5, -.8660)),
+])
+def test_directions_are_a_persons(key, yaw, way):
+    room = make_room([21, 0])
+    x, y = free_spots(room, .5)[0].tolist()
+    viewpoint = Viewpoint((x, y, 1.6), yaw, 0)
+    moved = np.subtract(viewpoint.walk([DIRECTIONS[key]], .05, room).at, viewpoint.at)
+    assert np.allclose(moved, [*np.multiply(way, 1.6 * .05), 0], atol=1e-5)
 
 
-# --- a veil of labels ---------------------------------------------------------------------------------------------
+def test_a_viewpoint_turns_and_looks_ahead():
+    viewpoint = Viewpoint((2.0, 2.0, 1.6), 90, 0)
+    assert viewpoint.turn(90, 0).yaw == 0
+    assert viewpoint.turn(0, 500).pitch == -STEEPEST
+    assert viewpoint.walk([], 1, make_room([21, 0])) == viewpoint
+    assert np.allclose(Viewpoint((0, 0, 1), 90, 0).target, (0, 1, 1))
+    assert np.allclose(Viewpoint((0, 0, 0), 0, -45).target, (.7071, 0, -.7071), atol=1e-4)
 
-def test_the_veil_shows_groups_opacity_and_nothing_else():
-    bed, wall = ROOM_LABELS["furniture_doubleBed"], ROOM_LABELS["building_wall"]
-    assert [g for g, _ in groups_of(ROOM_LABELS)] == ["building", "furniture", "items", "live"]
-    all_, furniture = Veil().colours(ROOM_LABELS), Veil(group=1, opacity=.8).colours(ROOM_LABELS)
-    assert all_[bed].tolist() == [148, 195, 54, 128] and all_[0, 3] == 0 and all_[255, 3] == 0
-    assert furniture[bed, 3] == 204 and furniture[wall, 3] == 0
-    alone = Veil(group=1, alone=True).colours(ROOM_LABELS)
-    assert alone[bed].tolist() == [148, 195, 54, 255] and alone[wall].tolist() == [0, 0, 0, 255] and alone[0].tolist() == [0, 0, 0, 255]
-    answer = Answer(np.zeros((4, 4), np.uint8), ROOM_LABELS, ((0, .5, .5, .5), (bed, .3, .2, .4), (wall, .199, .1, .1), (ROOM_LABELS["items_mug"], .001, .1, .1)), 1.0)
-    assert Veil().names(answer) == [("doubleBed", .2, .4), ("wall", .1, .1)] and Veil(group=1).names(answer) == [("doubleBed", .2, .4)]
-    plain = LabelSet(("bed", "chair"), ((1, 2, 3), (4, 5, 6)), background=None)
-    assert Veil().colours(plain)[1].tolist() == [4, 5, 6, 128] and len(groups_of(plain)) == 2
+
+# --- labels over the room -----------------------------------------------------------------------------------------
+
+def test_an_overlay_shows_all_labels_half_transparent():
+    colors = Overlay().colors(ROOM_LABELS)
+    assert colors[BED].tolist() == [148, 195, 54, 128]
+    assert colors[0, 3] == 0 and colors[255, 3] == 0
+
+
+def test_an_overlay_may_show_one_group():
+    assert [group for group, _ in groups_of(ROOM_LABELS)] == ["building", "furniture", "items", "live"]
+    colors = Overlay(group=1, opacity=.8).colors(ROOM_LABELS)
+    assert colors[BED, 3] == 204 and colors[WALL, 3] == 0
+
+
+def test_an_overlay_may_hide_the_room():
+    colors = Overlay(group=1, alone=True).colors(ROOM_LABELS)
+    assert colors[BED].tolist() == [148, 195, 54, 255]
+    assert colors[WALL].tolist() == colors[0].tolist() == [0, 0, 0, 255]
+
+
+def test_an_overlay_names_what_it_shows():
+    regions = ((0, .5, .5, .5), (BED, .3, .2, .4), (WALL, .199, .1, .1), (MUG, .001, .1, .1))
+    prediction = Prediction(np.zeros((4, 4), np.uint8), ROOM_LABELS, regions, 1.0)
+    assert Overlay().names(prediction) == [("doubleBed", .2, .4), ("wall", .1, .1)]
+    assert Overlay(group=1).names(prediction) == [("doubleBed", .2, .4)]
+
+
+def test_an_overlay_takes_a_table_without_background():
+    labels = LabelSet(("bed", "chair"), ((1, 2, 3), (4, 5, 6)), background=None)
+    assert Overlay().colors(labels)[1].tolist() == [4, 5, 6, 128]
+    assert len(groups_of(labels)) == 2
+    assert Overlay(group=3).shown(labels) == []
 
 
 # --- scripts ------------------------------------------------------------------------------------------------------
 
-def test_scripts_are_read_and_bad_lines_named(tmp_path):
+def test_scripts_are_read(tmp_path):
     path = tmp_path / "walk.txt"
     path.write_text("# to the bed\nhold w 1.5\npress space  # live\n\nturn 30 -5\n")
     assert read_script(path) == [("hold", "w", 1.5), ("press", "space"), ("turn", 30.0, -5.0)]
-    for bad in ("jump 3", "hold w", "wait long", "press a b"):
-        path.write_text(f"wait 1\n{bad}\n")
-        with pytest.raises(SegError, match="line 2.*write one of"): read_script(path)
-    with pytest.raises(SegError, match="cannot read the script"): read_script(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("line", ["jump 3", "hold w", "wait long", "press a b"])
+def test_a_bad_line_of_a_script_is_named(line, tmp_path):
+    path = tmp_path / "walk.txt"
+    path.write_text(f"wait 1\n{line}\n")
+    with pytest.raises(SegError, match="line 2.*write one of"):
+        read_script(path)
+
+
+def test_a_missing_script_is_said(tmp_path):
+    with pytest.raises(SegError, match="cannot read the script"):
+        read_script(tmp_path / "none.txt")
 
 
 # --- a server -----------------------------------------------------------------------------------------------------
 
-VALUES = [0, *(ROOM_LABELS[n] for n in ("building_wall", "furniture_doubleBed", "items_tv", "live_dog"))]
-
-
-def _answer(picture: bytes) -> dict:
-    "Five upright stripes of equal width: nothing, then a label of each group"
-    width, height = Image.open(io.BytesIO(picture)).size
-    mask = np.repeat(np.uint8(VALUES), width // 5 + 1)[None, :width].repeat(height, 0)
+def answer_stripes(content: bytes) -> dict:
+    "The answer to an image: five upright stripes of equal width, nothing, then a label of each group"
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+    stripes = np.repeat(np.uint8(VALUES), width // 5 + 1)[:width]
+    mask = np.tile(stripes, (height, 1))
     png = io.BytesIO()
     Image.fromarray(mask).save(png, "PNG")
-    rows = [dict(value=v, name=ROOM_LABELS.codes[v], share=.2, x=width * (i + .5) / 5, y=height / 2, confidence=1) for i, v in enumerate(VALUES)]
-    return dict(width=width, height=height, labels=rows, ms={}, model="", mask64=base64.b64encode(png.getvalue()).decode(), skipped=0)
+    rows = []
+    for i, value in enumerate(VALUES):
+        x, y = width * (i + .5) / 5, height / 2
+        rows.append(dict(value=value, name=ROOM_LABELS.codes[value], share=.2, x=x, y=y, confidence=1))
+    mask64 = base64.b64encode(png.getvalue()).decode()
+    return dict(width=width, height=height, labels=rows, ms={}, model="", mask64=mask64, skipped=0)
 
 
 @contextmanager
 def served(port: int = 0, delay: float = .05):
-    "A server that speaks the protocol and has no model; its port"
+    "A server that speaks the protocol and has no model; its port. Its limit for a frame is the real server's"
     sync = pytest.importorskip("websockets.sync.server")
     pytest.importorskip("model_server.client")
-    card = json.dumps(dict(background=0, labels=[dict(name=n, color=c) for n, c in zip(ROOM_LABELS.codes, ROOM_LABELS.colors)]))
+    labels = [dict(name=name, color=color) for name, color in zip(ROOM_LABELS.codes, ROOM_LABELS.colors, strict=True)]
+    card = json.dumps(dict(background=0, labels=labels))
 
     def talk(socket):
-        for number, picture in enumerate(socket):
+        for number, content in enumerate(socket):
             time.sleep(delay)
-            socket.send(json.dumps(_answer(picture) | dict(frame=number)))
+            socket.send(json.dumps(answer_stripes(content) | dict(frame=number)))
 
-    def page(connection, request): return connection.respond(200, card) if request.path == "/v1/model" else None
+    def page(connection, request):
+        return connection.respond(200, card) if request.path == "/v1/model" else None
 
-    with sync.serve(talk, "127.0.0.1", port, process_request=page, max_size=None) as server:
+    with sync.serve(talk, "127.0.0.1", port, process_request=page, max_size=8 * 2**20) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        try: yield server.socket.getsockname()[1]
+        try:
+            yield server.socket.getsockname()[1]
         finally:
             server.shutdown()
             thread.join()
 
 
-def until(true, seconds: float = 15.0, step=lambda: time.sleep(.005)) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end: step()
-    return bool(true())
+def serve(live: LiveLabels) -> None:
+    "What a window does once a frame"
+    if live.ready:
+        live.send(IMAGE)
+    else:
+        time.sleep(.002)
 
 
-PICTURE = np.zeros((64, 64, 3), np.uint8)
+def wait_for(live: LiveLabels, answers: int) -> bool:
+    "Are there so many answers, after a while?"
+    return until(lambda: live.answers == answers, step=lambda: serve(live))
 
 
-def test_answers_come_at_the_rate_asked_for_and_only_when_wanted():
+def test_answers_come_only_when_wanted():
     with served(delay=.01) as port:
-        live = Live(f"http://127.0.0.1:{port}", rate=20)
-        serve = lambda: live.send(PICTURE) if live.ready else time.sleep(.002)
-        assert not live.ready and live.answer is None
+        live = LiveLabels(f"http://127.0.0.1:{port}", rate=20)
+        assert not live.ready and live.prediction is None
         live.once = True
-        assert until(lambda: live.answers == 1, step=serve) and not live.wanted and not live.ready
-        assert live.answer.mask.shape == (64, 64) and live.answer.regions[1][0] == VALUES[1] and live.answer.ms >= 10
-        live.running, start = True, time.monotonic()
-        assert until(lambda: live.answers == 11, step=serve)
+        assert wait_for(live, 1)
+        assert not live.wanted and not live.ready
+        assert live.prediction.mask.shape == (64, 64)
+        assert live.prediction.regions[1][0] == VALUES[1]
+        assert live.prediction.ms >= 10
+        live.close()
+
+
+def test_answers_come_at_the_rate_asked_for():
+    with served(delay=.01) as port:
+        live = LiveLabels(f"http://127.0.0.1:{port}", rate=20)
+        live.running = True
+        assert wait_for(live, 1)
+        start = time.monotonic()
+        assert wait_for(live, 11)
         assert .4 < time.monotonic() - start < 4
         live.close()
 
 
 def test_a_lost_server_is_said_and_found_again():
     with served() as port:
-        live = Live(f"http://127.0.0.1:{port}", rate=50)
-        serve = lambda: live.send(PICTURE) if live.ready else time.sleep(.002)
+        live = LiveLabels(f"http://127.0.0.1:{port}", rate=50)
         live.running = True
-        assert until(lambda: live.answers == 2, step=serve) and not live.trouble
-    assert until(lambda: live.trouble, step=serve) and str(port) in live.trouble
-    had = live.answers
+        assert wait_for(live, 2) and not live.trouble
+    assert until(lambda: live.trouble != "", step=lambda: serve(live))
+    assert str(port) in live.trouble
+    before = live.answers
     with served(port):
-        assert until(lambda: live.answers > had, step=serve) and not live.trouble
+        assert until(lambda: live.answers > before, step=lambda: serve(live))
+        assert not live.trouble
         live.close()
 
 
@@ -160,125 +235,99 @@ def test_a_lost_server_is_said_and_found_again():
 def screen():
     "A display of its own, without a person"
     missing = [name for name in ("Xvfb", "xdotool") if not shutil.which(name)]
-    if missing: pytest.skip(f"{' and '.join(missing)} not installed (Debian packages xvfb, xdotool)")
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed (Debian packages xvfb, xdotool)")
     read, write = os.pipe()
-    process = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "800x700x24"], pass_fds=[write], stderr=subprocess.DEVNULL)
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "800x700x24"]
+    process = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
     os.close(write)
-    with os.fdopen(read) as f: yield f":{f.readline().strip()}"
-    process.terminate(), process.wait()
+    with os.fdopen(read) as file:
+        yield f":{file.readline().strip()}"
+    process.terminate()
+    process.wait()
 
 
-def _press_every_key(display: str, url: str) -> dict:
-    "In a process of its own: what each key, pressed for real, changes"
-    os.environ["DISPLAY"] = display
-    from virtual_room.walk import Walk
-    walk, seen = Walk(url, 3, 512, 20.0, RoomConfig()), {}
-    tool = lambda *words: subprocess.run(["xdotool", *map(str, words)], check=True)
-
-    def frames(true, seconds=10.0): return until(true, seconds, lambda: (walk.frame(.02), time.sleep(.005)))
-    def key(name, true): tool("key", name); seen[name] = frames(true) or walk.veil
-    def stripes():
-        "Colours (5, 3) in the upper part of the five stripes, where no text is"
-        frames(lambda: False, .1)
-        return walk.window.pixels()[400, 51::102][:5].astype(int)
-
-    tool("mousemove", 256, 256)
-    frames(lambda: False, .5)
-    bare = stripes()
-    where = walk.eye
-    for way in "wasd":
-        tool("keydown", way)
-        moved = frames(lambda: walk.eye.at != where.at, 3)
-        tool("keyup", way)
-        frames(lambda: False, .2)
-        rest = walk.eye.at
-        frames(lambda: False, .2)
-        seen[way], where = moved and walk.eye.at == rest, walk.eye
-    tool("mousedown", 1)
-    frames(lambda: False, .2)
-    tool("mousemove_relative", "--", 80, 40)
-    seen["drag"] = frames(lambda: walk.eye.yaw != where.yaw and walk.eye.pitch < where.pitch)
-    tool("mouseup", 1)
-    frames(lambda: False, .2)
-    where = walk.eye
-    tool("mousemove_relative", "--", -60, 0)
-    frames(lambda: False, .3)
-    seen["no drag"] = walk.eye == where
-
-    bare = stripes()
-    key("e", lambda: walk.shown is not None)
-    once = stripes()
-    seen["e shows all"] = (once[1:] != bare[1:]).any(1).all() and (once[0] == bare[0]).all() and not walk.live.running
-    key("e", lambda: walk.shown is None)
-    seen["e clears"] = (stripes() == bare).all()
-    key("space", lambda: walk.live.answers > 4)
-    for i, name in enumerate(("F1", "F2", "F3", "F4")):
-        key(name, lambda: walk.veil.group == i)
-        seen[f"{name} shows"] = ((stripes() != bare).any(1) == (np.arange(5) == i + 1)).all()
-        tool("key", name), frames(lambda: walk.veil.group is None)
-    half = stripes()
-    key("plus", lambda: walk.veil.opacity > .55)
-    palette = ROOM_LABELS.palette[VALUES].astype(int)
-    seen["more opaque"] = (np.abs(stripes() - palette)[1:].sum() < np.abs(half - palette)[1:].sum())
-    key("minus", lambda: abs(walk.veil.opacity - .5) < .01)
-    key("q", lambda: walk.veil.alone)
-    seen["labels alone"] = np.abs(stripes() - palette).max() <= 8
-    key("q", lambda: not walk.veil.alone)
-    key("h", lambda: walk.help)
-    seen["help"] = walk.window.lines["middle"][0] != ()
-    room = walk.room
-    key("n", lambda: walk.room != room)
-    key("Escape", lambda: walk.over)
-    seen["figures"] = walk.figures()
-    walk.close()
-    return seen
+@pytest.fixture
+def elsewhere():
+    "A process of its own"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
-def test_each_key_does_what_it_says(screen):
-    with served() as port, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        seen = pool.submit(_press_every_key, screen, f"http://127.0.0.1:{port}").result(timeout=200)
-    figures = seen.pop("figures")
-    assert "frame" in figures and "answer" in figures
-    assert {k: v for k, v in seen.items() if v is not True and not isinstance(v, np.bool_) or not v} == {}
+def test_each_key_does_what_it_says(screen, elsewhere):
+    with served() as port:
+        seen = elsewhere.submit(press_every_key, screen, f"http://127.0.0.1:{port}").result(timeout=200)
+    assert len(seen) == 35
+    assert [name for name, good in seen.items() if not good] == []
 
 
-def _covered(display: str) -> int:
-    "Colours in a window that lays one colour, half transparent, over nothing"
-    os.environ["DISPLAY"] = display
-    from virtual_room.window import Window
-    window = Window(256, "one colour")
-    window.lay_over(np.full((64, 64, 4), (200, 100, 50, 128), np.uint8))
-    window.draw()
-    colours = np.unique(window.pixels().reshape(-1, 3), axis=0)
-    window.close()
-    return len(colours)
+def test_an_overlay_has_no_seam(screen, elsewhere):
+    assert elsewhere.submit(colors_of_an_overlay, screen).result(timeout=60) == 1
 
 
-def test_an_overlay_has_no_seam(screen):
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool: assert pool.submit(_covered, screen).result(timeout=60) == 1
+def walk(display: str, *words) -> subprocess.CompletedProcess:
+    "Run `seg_walk` on a display"
+    code = "from virtual_room.walk import seg_walk; seg_walk.main()"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    environment = os.environ | dict(DISPLAY=display)
+    return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def _walk(display: str, *args, **more):
-    command = [sys.executable, "-c", "from virtual_room.walk import seg_walk; seg_walk.main()", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, env=os.environ | dict(DISPLAY=display), capture_output=True, text=True, timeout=120, **more)
+def frames_a_second(done: subprocess.CompletedProcess) -> float:
+    "What a finished walk says of its speed"
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.split(" frames/s")[0])
 
 
 def test_a_slow_answer_does_not_slow_the_walk(screen, tmp_path):
-    (tmp_path / "walk.txt").write_text(f"press space\nanswer 20\nhold w 1\nturn 90 0\nhold a 1\nshot {tmp_path / 'live.png'}\n")
+    script, live, last = tmp_path / "walk.txt", tmp_path / "live.png", tmp_path / "last.png"
+    script.write_text("hold w 2\nturn 90 0\nhold a 2\n")
+    alone = frames_a_second(walk(screen, "--script", script))
+    script.write_text(f"press space\nanswer 20\nhold w 1\nturn 90 0\nhold a 1\nshot {live}\n")
     with served(delay=.8) as port:
-        done = _walk(screen, "--server", f"http://127.0.0.1:{port}", "--script", tmp_path / "walk.txt", "--screenshot", tmp_path / "last.png")
-    assert done.returncode == 0, done.stderr
-    frames = float(done.stdout.split(" frames/s")[0])
-    assert frames > 8 and Image.open(tmp_path / "live.png").size == Image.open(tmp_path / "last.png").size == (512, 512)
+        done = walk(screen, "--server", f"http://127.0.0.1:{port}", "--script", script, "--screenshot", last)
+    assert frames_a_second(done) > max(2.5, alone / 3)  # a walk that waits for its answers makes 1.25
+    assert Image.open(live).size == Image.open(last).size == (512, 512)
 
 
-def test_without_server_or_screen_it_says_so(screen, tmp_path):
+def top_lines(path: Path) -> np.ndarray:
+    "The part of a window (40, W, 3) where a lost server is said"
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))[:40]
+
+
+def test_a_missing_server_is_said_in_the_window(screen, tmp_path):
     pytest.importorskip("model_server.client")
-    (tmp_path / "walk.txt").write_text(f"wait 0.3\nshot {tmp_path / 'before.png'}\npress space\nwait 1\n")
-    done = _walk(screen, "--server", "http://127.0.0.1:9", "--script", tmp_path / "walk.txt", "--screenshot", tmp_path / "after.png")
+    script, before, after = tmp_path / "walk.txt", tmp_path / "before.png", tmp_path / "after.png"
+    script.write_text(f"wait 0.3\nshot {before}\npress space\nwait 1\n")
+    done = walk(screen, "--server", "http://127.0.0.1:9", "--script", script, "--screenshot", after)
     assert done.returncode == 0 and " 0 answers" in done.stdout
-    before, after = (np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB"))[:40] for n in ("before", "after"))
-    assert (before != after).any(2).mean() > .3  # the message
-    blind = _walk(":989", "--screenshot", tmp_path / "none.png")
-    assert blind.returncode == 1 and "xvfb-run" in blind.stderr and "Traceback" not in blind.stderr
-    assert _walk(screen, "--size", 9).returncode == 1 and _walk(screen, "--rate", 0).returncode == 1
+    changed = (top_lines(before) != top_lines(after)).any(2)
+    assert changed.mean() > .3
+
+
+def test_a_missing_screen_is_one_sentence(tmp_path):
+    blind = walk(":989", "--screenshot", tmp_path / "none.png")
+    assert blind.returncode == 1
+    assert "xvfb-run" in blind.stderr and "Traceback" not in blind.stderr
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--size", 9], "--size is 9"),
+    (["--rate", 0], "--rate is 0"),
+])
+def test_bad_settings_are_one_sentence(words, says):
+    done = walk(":989", *words)
+    assert done.returncode == 1
+    assert says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_file_of_ranges_changes_the_room(screen, tmp_path):
+    ranges, day, night = tmp_path / "ranges.json", tmp_path / "day.png", tmp_path / "night.png"
+    ranges.write_text('{"wdth": [3, 4]}')
+    wrong = walk(screen, "--config", ranges)
+    assert wrong.returncode == 1 and "unknown room setting 'wdth'" in wrong.stderr
+    ranges.write_text('{"width": [3, 3.5], "night": 1}')
+    assert walk(screen, "--config", ranges, "--screenshot", night).returncode == 0
+    assert walk(screen, "--screenshot", day).returncode == 0
+    assert day.read_bytes() != night.read_bytes()

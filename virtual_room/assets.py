@@ -1,140 +1,270 @@
 """Models of one's own: a folder of glTF files and a mapping say what may stand in for the shapes of `furniture`.
 
-`assets.csv` (or `assets.json`, a list of objects) has the columns file, label, scale, up and licence. Must not know rooms or the engine.
+`assets.csv` (or `assets.json`, a list of objects) has the columns file, label, scale, up and licence.
+Must not know rooms or the engine.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
+from virtual_room.gltf import Gltf, check_gltf, is_inside, read_gltf
 from virtual_room.scene import Model, Part, Top
 from virtual_room.shapes import Mesh, as_mesh
 
 COLUMNS = ("file", "label", "scale", "up", "licence")
-UP = dict(y=[[-1, 0, 0], [0, 0, 1], [0, 1, 0]], z=[[-1, 0, 0], [0, -1, 0], [0, 0, 1]])  # to our axes; glTF's front looks along +z, a z-up program's along -y
-MOST = 20_000  # triangles of a model
-SLIM = .1  # metres that a model may be thick in any case
-LEVEL = .6  # share of its footprint that a top must have to carry things
+# To our axes; glTF's front looks along +z, a z-up program's along -y
+UP = dict(y=[[-1, 0, 0], [0, 0, 1], [0, 1, 0]], z=[[-1, 0, 0], [0, -1, 0], [0, 0, 1]])
+MAX_TRIANGLES = 20_000  # of a model
+MAX_TEXTURE = 8192**2  # pixels
+THINNEST = .1  # metres that a model may be thick in any case
+LEVEL_SHARE = .6  # share of its footprint that a top must have to carry objects
+MARGIN = .03  # metres from the edge of a top to what stands on it
+GAMMA = 2.2  # of sRGB, nearly
 
 
 @dataclass(frozen=True)
 class Asset:
+    "A usable model and its row of the mapping"
     path: str
     label: str
     scale: float  # metres a unit; 0: as large as its place allows
     up: str  # y or z
     licence: str
-    sha256: str
+    sha256: str  # of the file and of those it needs
 
     @property
-    def shape(self) -> tuple: return "asset", self.path, self.up, self.sha256
+    def shape(self) -> tuple[str, ...]:
+        "How a part of a model names this asset's mesh"
+        return "asset", self.path, self.up, self.sha256
 
 
 def read_assets(folder: str | Path, say: Callable[[str], None]) -> tuple[Asset, ...]:
-    "The usable models of a folder; each other one is said in a line"
-    folder, found = Path(folder), []
+    "The usable models of a folder; each other one is said in a line. `SegError` without a readable mapping"
+    folder, assets = Path(folder), []
     rows = _mapping(folder)
-    for path in sorted({p for kind in ("*.glb", "*.gltf") for p in folder.rglob(kind)} | {folder / r["file"] for r in rows}):
-        name = path.relative_to(folder).as_posix()
-        try: found.append(_asset(path, [r for r in rows if r["file"] == name]))
-        except SegError as e: say(f"{name}: {e}; skipped\n")
-    say(f"{len(found)} models of {folder}\n")
-    return tuple(found)
+    for name in _names(folder, rows):
+        try:
+            assets.append(_asset(folder, name, [row for row in rows if row["file"] == name]))
+        except SegError as e:
+            say(f"{name}: {e}; skipped\n".replace("\0", "?"))
+    say(f"{len(assets)} models of {folder}\n")
+    return tuple(assets)
+
+
+def _names(folder: Path, rows: list[dict[str, str]]) -> list[str]:
+    "The models that lie in a folder or that the mapping names, by their paths in it"
+    paths = [*folder.rglob("*.glb"), *folder.rglob("*.gltf")]
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    return sorted(names | {row["file"] for row in rows})
 
 
 def _mapping(folder: Path) -> list[dict[str, str]]:
-    path = next((p for p in (folder / "assets.csv", folder / "assets.json") if p.exists()), None)
-    if not path: raise SegError(f"--assets {folder} holds no assets.csv; write one with the columns {', '.join(COLUMNS)}")
+    "The rows of assets.csv or assets.json, all columns as text"
+    paths = [path for path in (folder / "assets.csv", folder / "assets.json") if path.exists()]
+    if not paths:
+        raise SegError(f"--assets {folder} holds no assets.csv; write one with the columns {', '.join(COLUMNS)}")
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())) if path.suffix == ".csv" else json.loads(path.read_text())
-        return [{c: str(row.get(c) or "").strip() for c in COLUMNS} for row in rows if row.get("file")]
-    except (OSError, ValueError, AttributeError, TypeError) as e: raise SegError(f"{path} is no mapping ({e}); write rows of {', '.join(COLUMNS)}") from None
+        return [_cells(row) for row in _rows(paths[0]) if row.get("file")]
+    except (OSError, ValueError, AttributeError, TypeError) as e:
+        raise SegError(f"{paths[0]} is no mapping ({e}); write rows of {', '.join(COLUMNS)}") from None
 
 
-def _asset(path: Path, rows: list[dict[str, str]]) -> Asset:
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return list(csv.DictReader(lines))
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    return {column: str(row.get(column) or "").strip() for column in COLUMNS}
+
+
+def _asset(folder: Path, name: str, rows: list[dict[str, str]]) -> Asset:
     "A model and its row, or a `SegError` that says what is wrong with them"
-    if len(rows) != 1: raise SegError(f"{len(rows)} rows of the mapping name it, not one")
+    if len(rows) != 1:
+        raise SegError(f"{len(rows)} rows of the mapping name it, not one")
+    if not is_inside(name):
+        raise SegError("it is not inside the folder of the mapping; give a path relative to that folder")
     row = rows[0]
-    if row["label"] not in ROOM_LABELS.codes[1:] or row["label"].startswith("building_"): raise SegError(f"'{row['label']}' is no label of furniture, items or live")
-    if not row["licence"]: raise SegError("it has no licence")
-    if (row["up"] or "y") not in UP: raise SegError(f"its up axis is '{row['up']}', not y or z")
-    try: scale = float(row["scale"] or 0)
-    except ValueError: scale = -1.0
-    if not 0 <= scale < np.inf: raise SegError(f"its scale is '{row['scale']}', not metres a unit")
-    try: content = path.read_bytes()
-    except OSError as e: raise SegError(f"it cannot be read ({e.strerror})") from None
-    asset = Asset(str(path.resolve()), row["label"], scale, row["up"] or "y", row["licence"], hashlib.sha256(content).hexdigest())
+    up = row["up"] or "y"
+    _check_row(row, up)
+    path = (folder / name).resolve()
+    gltf = _read(path)
+    asset = Asset(str(path), row["label"], _scale(row["scale"]), up, row["licence"], gltf.sha256)
     load(asset.path, asset.up, asset.sha256)
     return asset
 
 
+def _check_row(row: dict[str, str], up: str) -> None:
+    "Label, licence and up axis are usable"
+    if row["label"] not in ROOM_LABELS.codes[1:] or row["label"].startswith("building_"):
+        raise SegError(f"'{row['label']}' is no label of furniture, items or live")
+    if not row["licence"]:
+        raise SegError("it has no licence")
+    if up not in UP:
+        raise SegError(f"its up axis is '{up}', not y or z")
+
+
+def _scale(text: str) -> float:
+    "Metres a unit; 0 where nothing is said"
+    try:
+        scale = float(text or 0)
+    except ValueError:
+        scale = -1.0
+    if not 0 <= scale < np.inf:
+        raise SegError(f"its scale is '{text}', not metres a unit")
+    return scale
+
+
+# --- meshes -------------------------------------------------------------------------------------------------------
+
+def _read(path: Path) -> Gltf:
+    "A model's file, checked; `SegError` where it is no glTF model or claims what it does not hold"
+    try:
+        gltf = read_gltf(path)
+        check_gltf(gltf, MAX_TRIANGLES)
+        return gltf
+    except SegError:
+        raise
+    except Exception as e:  # whatever a damaged file makes its reader stumble over
+        raise _no_model(e) from None
+
+
+def _no_model(e: Exception) -> SegError:
+    detail = " ".join(str(e).split())[:80]
+    return SegError(f"it is no glTF model ({type(e).__name__}: {detail})")
+
+
 def load(path: str, up: str, sha256: str) -> tuple[Mesh, np.ndarray]:
-    "A model as a mesh in the unit cube, and its size (3,) in its own units"
-    try: import trimesh
-    except ImportError: raise SegError("models need the package trimesh; install it with: pip install trimesh") from None
-    if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256: raise SegError(f"{path} has changed meanwhile; run the command again")
+    "A model as a mesh in the unit cube, and its size (3,) in its own units; `SegError` where its hash is not `sha256`"
+    try:
+        import trimesh
+    except ImportError:
+        raise SegError("models need the package trimesh; install it with: pip install trimesh") from None
+    if read_gltf(Path(path)).sha256 != sha256:
+        raise SegError(f"{path} has changed meanwhile; run the command again")
     return _load(trimesh, path, up, sha256)
 
 
 @lru_cache(maxsize=256)
 def _load(trimesh, path: str, up: str, sha256: str) -> tuple[Mesh, np.ndarray]:
-    try: pieces = [p for p in trimesh.load_scene(path, process=False).dump() if isinstance(p, trimesh.Trimesh) and len(p.faces)]
-    except Exception as e: raise SegError(f"it is no glTF model ({type(e).__name__}: {str(e)[:80]})".replace("\n", " ")) from None
-    n = sum(len(p.faces) for p in pieces)
-    if not 0 < n <= MOST: raise SegError(f"it has {n:,} triangles, not 1 to {MOST:,}")
-    position, normal, tint, tris, first = [], [], [], [], 0
-    for p in pieces:
-        where, facing, faces = (p.vertices, p.vertex_normals, p.faces) if "vertex_normals" in p._cache else (p.triangles.reshape(-1, 3), np.repeat(p.face_normals, 3, 0), np.arange(3 * len(p.faces)).reshape(-1, 3))
-        position.append(where), normal.append(facing), tris.append(faces + first), tint.append(_tint(p, len(where)))
-        first += len(where)
-    turn = np.array(UP[up])
-    position, normal = np.concatenate(position) @ turn.T, np.concatenate(normal) @ turn.T
+    try:
+        scene = trimesh.load_scene(path, process=False)
+        pieces = [piece for piece in scene.dump() if isinstance(piece, trimesh.Trimesh) and len(piece.faces)]
+        return _mesh(pieces, np.array(UP[up]))
+    except SegError:
+        raise
+    except Exception as e:  # trimesh and Pillow raise many kinds for one damaged file
+        raise _no_model(e) from None
+
+
+def _mesh(pieces: list, axes: np.ndarray) -> tuple[Mesh, np.ndarray]:
+    "Pieces of a model as one mesh in the unit cube, and its size (3,) after turning by `axes` (3, 3)"
+    triangles = sum(len(piece.faces) for piece in pieces)
+    if not 0 < triangles <= MAX_TRIANGLES:
+        raise SegError(f"it has {triangles:,} triangles, not 1 to {MAX_TRIANGLES:,}")
+    position, normal, faces, tint = _joined(pieces)
+    position, normal = position @ axes.T, normal @ axes.T
     size = np.ptp(position, axis=0)
-    if not (np.isfinite(size).all() and (size > 0).sum() >= 2): raise SegError("it has no extent")
+    if not (np.isfinite(size).all() and (size > 0).sum() >= 2):
+        raise SegError("it has no extent")
     unit = (position - position.min(0) - size / 2) / np.maximum(size, 1e-9)
-    return as_mesh(unit, normal, np.zeros((first, 2)), np.concatenate(tris), tint=np.concatenate(tint)), size
+    return as_mesh(unit, normal, np.zeros((len(unit), 2)), faces, tint=tint), size
+
+
+def _joined(pieces: list) -> list[np.ndarray]:
+    "Positions (n, 3), normals (n, 3), triangles (t, 3) and tints (n, 3) of all pieces together"
+    positions, normals, faces, tints, first = [], [], [], [], 0
+    for piece in pieces:
+        position, normal, corners = _corners(piece)
+        positions.append(position)
+        normals.append(normal)
+        faces.append(corners + first)
+        tints.append(_tint(piece, len(position)))
+        first += len(position)
+    return [np.concatenate(rows) for rows in (positions, normals, faces, tints)]
+
+
+def _corners(piece) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Positions (n, 3), normals (n, 3) and triangles (t, 3) of a piece; flat triangles where the file gives no normals"
+    if "vertex_normals" in piece._cache:
+        return piece.vertices, piece.vertex_normals, piece.faces
+    position = piece.triangles.reshape(-1, 3)
+    return position, np.repeat(piece.face_normals, 3, 0), np.arange(len(position)).reshape(-1, 3)
 
 
 def _tint(piece, n: int) -> np.ndarray:
-    "sRGB colours (n, 3), 0..1, from vertices, or one from the base colour and its texture's mean; glTF's colours are linear, its textures sRGB"
-    if piece.visual.kind == "vertex" and n == len(piece.vertices): linear = piece.visual.vertex_colors[:, :3] / 255
-    elif piece.visual.kind in ("vertex", "face"): linear = np.repeat(piece.visual.face_colors[:, :3] / 255, 3, 0)
+    "sRGB colors (n, 3), 0..1, of a piece's vertices; glTF's colors are linear"
+    visual = piece.visual
+    if visual.kind == "vertex" and n == len(piece.vertices):
+        linear = visual.vertex_colors[:, :3] / 255
+    elif visual.kind in ("vertex", "face"):
+        linear = np.repeat(visual.face_colors[:, :3] / 255, 3, 0)
     else:
-        material = getattr(piece.visual, "material", None)
-        factor, picture = (getattr(material, k, None) for k in ("baseColorFactor", "baseColorTexture"))
-        linear = np.ones(3) if factor is None else np.asarray(factor[:3]) / (255 if np.asarray(factor).dtype == np.uint8 else 1)
-        if picture is not None: linear = linear * ((np.asarray(picture.convert("RGB").resize((32, 32))) / 255) ** 2.2).mean((0, 1))
-    return np.broadcast_to(linear.clip(0, 1) ** (1 / 2.2), (n, 3))
+        linear = _material_color(getattr(visual, "material", None))
+    return np.broadcast_to(linear.clip(0, 1) ** (1 / GAMMA), (n, 3))
 
+
+def _material_color(material) -> np.ndarray:
+    "Linear color (3,) of a material: its base color times the mean of its texture, which is sRGB"
+    factor, texture = getattr(material, "baseColorFactor", None), getattr(material, "baseColorTexture", None)
+    linear = np.ones(3)
+    if factor is not None:
+        factor = np.asarray(factor)
+        linear = factor[:3] / (255 if factor.dtype == np.uint8 else 1)
+    if texture is None:
+        return linear
+    if texture.width * texture.height > MAX_TEXTURE:
+        raise SegError(f"its texture has {texture.width} x {texture.height} pixels; a texture may have {MAX_TEXTURE:,}")
+    small = np.asarray(texture.convert("RGB").resize((32, 32))) / 255
+    return linear * (small ** GAMMA).mean((0, 1))
+
+
+# --- in rooms -----------------------------------------------------------------------------------------------------
 
 def stand_in(model: Model, asset: Asset) -> Model:
-    "The asset in place of a model of its label: upright, never larger than it, things on top where it is level"
-    m, size = load(asset.path, asset.up, asset.sha256)
-    room = np.maximum(model.size, SLIM) / np.maximum(size, 1e-9)
-    w, d, h = size = np.maximum(size * (min(asset.scale, room.min()) if asset.scale else room.min()), .002)
-    parts = (Part(asset.shape, tuple(size.tolist()), (0.0, 0.0, float(h / 2))),)
-    tops = (Top(float(.03 - w / 2), float(.03 - d / 2), float(w / 2 - .03), float(d / 2 - .03), float(h)),) if model.tops and level(m) else ()
-    return Model(model.label, model.kind, tuple(size.tolist()), parts, tops)
+    "The asset in place of a model of its label: upright, never larger than it, objects on top where it is level"
+    mesh, size = load(asset.path, asset.up, asset.sha256)
+    largest = (np.maximum(model.size, THINNEST) / np.maximum(size, 1e-9)).min()
+    scale = min(asset.scale or largest, largest)
+    width, depth, height = np.maximum(size * scale, .002).tolist()
+    part = Part(asset.shape, (width, depth, height), (0.0, 0.0, height / 2))
+    tops = (_top(width, depth, height),) if model.tops and level(mesh) else ()
+    return Model(model.label, model.kind, (width, depth, height), (part,), tops)
 
 
-def level(m: Mesh) -> bool:
+def _top(width: float, depth: float, height: float) -> Top:
+    "The upper side, but for a margin"
+    x, y = width / 2 - MARGIN, depth / 2 - MARGIN
+    return Top(-x, -y, x, y, height)
+
+
+def level(mesh: Mesh) -> bool:
     "Is most of the footprint covered by triangles at the very top?"
-    corners = m.unit[m.tris]
+    corners = mesh.unit[mesh.tris]
     high = corners[corners[..., 2].min(1) > .48]
-    a, b = high[:, 1, :2] - high[:, 0, :2], high[:, 2, :2] - high[:, 0, :2]
-    return bool((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).clip(0).sum() / 2 >= LEVEL)
+    a = high[:, 1, :2] - high[:, 0, :2]
+    b = high[:, 2, :2] - high[:, 0, :2]
+    areas = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).clip(0) / 2
+    return bool(areas.sum() >= LEVEL_SHARE)
 
 
 def record(assets: tuple[Asset, ...]) -> dict[str, dict]:
-    "What a folder of pairs remembers of the models in it, by file name"
-    return {f"{Path(a.path).name} {a.sha256[:8]}": {k: v for k, v in asdict(a).items() if k != "path"} for a in assets}
+    "What a folder of pairs remembers of the models in it, by file name and the beginning of the hash"
+    rows = {}
+    for asset in assets:
+        row = asdict(asset)
+        del row["path"]
+        rows[f"{Path(asset.path).name} {asset.sha256[:8]}"] = row
+    return rows

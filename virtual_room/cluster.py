@@ -14,34 +14,54 @@ from typing import Iterator
 import numpy as np
 
 from nbs_lib.core import SegError
-from virtual_room.generate import Folder, Plan, Studio, _pair, driver_of
+from virtual_room.pairs import PairMaker, driver_of
+from virtual_room.plan import Plan
+from virtual_room.writer import Folder, ensure_pair
 
 RETRIES = 5  # deaths of workers that one batch survives
-AHEAD = 4  # batches that wait for each thread of the cluster
+BATCHES_AHEAD = 4  # that wait for each thread of the cluster
+TIMEOUT = 10  # seconds until a scheduler answers
+Batches = Iterator[list[int]]
 _one_at_a_time = threading.Lock()  # the engine draws in one thread of a process
 
 
 @lru_cache(maxsize=1)
-def _studio(plan: Plan) -> Studio: return Studio(plan)
+def _maker(plan: Plan) -> PairMaker:
+    return PairMaker(plan)
 
 
-def draw(plan: Plan, out: str, driver: str, images: list[int]) -> list[np.ndarray]:
-    "On a worker: the label counts of some pairs"
+def draw(plan: Plan, out: str, driver: str, batch: list[int]) -> list[np.ndarray]:
+    "On a worker: the label counts of some pairs. `SegError` where it would draw with another driver"
     with _one_at_a_time:
-        if driver_of(plan.renderer) != driver: raise SegError(f"a Dask worker draws with {driver_of(plan.renderer)}, not {driver}; install the same panda3d there")
-        return [_pair(_studio(plan), Folder(Path(out)), i) for i in images]
+        here = driver_of(plan.renderer)
+        if here != driver:
+            raise SegError(f"a Dask worker draws with {here}, not {driver}; install the same panda3d there")
+        folder, maker = Folder(Path(out)), _maker(plan)
+        return [ensure_pair(folder, maker, index) for index in batch]
 
 
-def made_by_dask(address: str, plan: Plan, out: Path, batches: Iterator[list[int]], driver: str) -> Iterator[list[np.ndarray]]:
-    "Label counts of the batches, as they get ready"
-    try: from distributed import Client, as_completed
-    except ImportError: raise SegError("--dask needs the package distributed; install it with: pip install distributed") from None
-    try: client = Client(address, timeout=10)
-    except (OSError, ValueError, TimeoutError) as e: raise SegError(f"no Dask scheduler answers at {address} ({e}); start one with: dask scheduler") from None
-    with client:
-        submit = lambda batch: client.submit(draw, plan, str(out.resolve()), driver, batch, pure=False, retries=RETRIES)
-        at_once = AHEAD * max(1, sum(client.nthreads().values()))
-        running = as_completed([submit(b) for b in islice(batches, at_once)])
+def made_by_dask(address: str, plan: Plan, out: Path, batches: Batches, driver: str) -> Iterator[list[np.ndarray]]:
+    "Label counts of the batches, as they get ready. `SegError` where no scheduler answers"
+    try:
+        from distributed import as_completed
+    except ImportError:
+        raise SegError("--dask needs the package distributed; install it with: pip install distributed") from None
+    with _connect(address) as client:
+        def submit(batch: list[int]):
+            return client.submit(draw, plan, str(out.resolve()), driver, batch, pure=False, retries=RETRIES)
+
+        at_once = BATCHES_AHEAD * max(1, sum(client.nthreads().values()))
+        running = as_completed([submit(batch) for batch in islice(batches, at_once)])
         for future in running:
             yield future.result()
-            for batch in islice(batches, 1): running.add(submit(batch))
+            for batch in islice(batches, 1):
+                running.add(submit(batch))
+
+
+def _connect(address: str):
+    "A client of the scheduler"
+    from distributed import Client
+    try:
+        return Client(address, timeout=TIMEOUT)
+    except (OSError, ValueError, TimeoutError) as e:
+        raise SegError(f"no Dask scheduler answers at {address} ({e}); start one with: dask scheduler") from None

@@ -10,28 +10,41 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nbs_lib.labels import ROOM_LABELS
 from nbs_lib.show import legend, paint, panel
-from virtual_room.generate import Plan, Studio
+from virtual_room.pairs import PairMaker
+from virtual_room.plan import Plan
 
-COLUMNS, SIDE = 4, 176  # pairs in a row, and the height of a picture
+COLUMNS, SIDE = 4, 176  # pairs in a row, and the height of an image
+GAP, MARGIN, LETTER = 4, 60, 11  # pixels: beside the sheet, for the lines under the legend, and of a letter
 
 
 def contact_sheet(plan: Plan, n: int) -> Image.Image:
     "The first `n` pairs of a plan with their masks, the share of each label, and what all of them have in common"
-    studio = Studio(plan)
-    pairs = [studio.pair(i) for i in range(n)]
-    cells = [Image.fromarray(x) if x is p else paint(x, ROOM_LABELS) for p, m in pairs for x in (p, m)]
-    per_row = 2 * min(COLUMNS, n)
-    cells += [Image.new("RGB", cells[0].size, "white")] * (-len(cells) % per_row)
-    sheet = panel([cells[i:i + per_row] for i in range(0, len(cells), per_row)], height=SIDE)
-    names = legend(np.stack([m for _, m in pairs]), ROOM_LABELS)
-    out = Image.new("RGB", (sheet.width + names.width + 4, max(sheet.height, names.height + 60)), "white")
-    out.paste(sheet, (0, 0)), out.paste(names, (sheet.width + 4, 0))
-    ImageDraw.Draw(out).multiline_text((sheet.width + 8, names.height + 6), figures(pairs), fill="black", font=ImageFont.load_default(11))
+    maker = PairMaker(plan)
+    pairs = [maker.pair(i) for i in range(n)]
+    sheet = panel(_rows(pairs), height=SIDE)
+    names = legend(np.stack([mask for _, mask in pairs]), ROOM_LABELS)
+    left = sheet.width + GAP
+    out = Image.new("RGB", (left + names.width, max(sheet.height, names.height + MARGIN)), "white")
+    out.paste(sheet, (0, 0))
+    out.paste(names, (left, 0))
+    font = ImageFont.load_default(LETTER)
+    ImageDraw.Draw(out).multiline_text((left + 4, names.height + 6), figures(pairs), fill="black", font=font)
     return out
 
 
+def _rows(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[list[Image.Image]]:
+    "Images beside their masks in colors, the last row filled up with white"
+    cells = []
+    for image, mask in pairs:
+        cells += [Image.fromarray(image), paint(mask, ROOM_LABELS)]
+    per_row = 2 * min(COLUMNS, len(pairs))
+    cells += [Image.new("RGB", cells[0].size, "white")] * (-len(cells) % per_row)
+    return [cells[i:i + per_row] for i in range(0, len(cells), per_row)]
+
+
 def figures(pairs: list[tuple[np.ndarray, np.ndarray]]) -> str:
-    "Lines about a few pairs"
-    labels = [np.count_nonzero(np.bincount(m.ravel())[1:]) for _, m in pairs]
-    light = [p.mean() / 255 for p, _ in pairs]
-    return f"{len(pairs)} pairs, {np.mean(labels):.1f} labels a picture\nbrightness {np.mean(light):.2f},\nfrom {min(light):.2f} to {max(light):.2f}"
+    "Lines about a few pairs: how many labels an image shows, and how bright images are, 0 to 1"
+    labels = np.mean([np.count_nonzero(np.bincount(mask.ravel())[1:]) for _, mask in pairs])
+    light = [image.mean() / 255 for image, _ in pairs]
+    brightness = f"brightness {np.mean(light):.2f},\nfrom {min(light):.2f} to {max(light):.2f}"
+    return f"{len(pairs)} pairs, {labels:.1f} labels an image\n{brightness}"

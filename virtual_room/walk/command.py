@@ -1,0 +1,53 @@
+"""The console command `seg_walk`."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from nbs_lib.core import SegError, seg_command
+from virtual_room.scene import RoomConfig, load_config
+from virtual_room.walk.script import play, read_script
+from virtual_room.walk.session import Walk, run
+
+SETTLE = [("wait", .3)]  # what is done before a screenshot without a script
+
+
+@seg_command(settings="")  # config is a file of ranges
+def seg_walk(
+    server: str = "http://127.0.0.1:4200",  # Where seg_serve listens
+    seed: int = 0,  # Another seed, another room
+    size: int = 512,  # Width and height of the window in pixels, 128 to 1024
+    rate: float = 5.0,  # Answers a second to ask for
+    config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
+    script: str = "",  # A file of steps that drive the walk instead of a person
+    screenshot: str = "",  # Save the last image here and end
+):
+    "Walk through a room and see it labelled by a model server. Press H in the window for the keys."
+    if not 128 <= size <= 1024:
+        raise SegError(f"--size is {size}; give 128 to 1024 pixels")
+    if not .1 <= rate <= 60:
+        raise SegError(f"--rate is {rate:g}; give 0.1 to 60 answers a second")
+    steps = None
+    if script:
+        steps = read_script(script)
+    elif screenshot:
+        steps = SETTLE
+    room_config = load_config(config) if config else RoomConfig()
+    walk = Walk(server, seed, size, rate, room_config)
+    start = time.perf_counter()
+    try:
+        run(walk, play(walk, steps) if steps is not None else None)
+        if screenshot:
+            walk.window.save(screenshot)
+    finally:
+        walk.close()
+    print(_summary(walk, time.perf_counter() - start))
+
+
+def _summary(walk: Walk, took: float) -> str:
+    "What a finished walk says: frames and answers a second, and how long frames took"
+    ms, answers = 1000 * np.array(walk.seconds[1:] or [0.0]), walk.live.answers
+    frames = f"{len(ms) / took:.1f} frames/s (median {np.median(ms):.1f} ms, 99 % under {np.percentile(ms, 99):.1f} ms)"
+    return f"{frames}, {answers} answers, {answers / took:.1f}/s"

@@ -1,0 +1,63 @@
+"""How predicted labels are laid over the room: which groups, how opaque, and their names. Must not know the window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbs_lib.labels import LabelSet
+from virtual_room.walk.live import Prediction
+
+MIN_SHARE = .004  # of the image, from which on a label is named
+
+
+@dataclass(frozen=True)
+class Overlay:
+    "What is shown of a prediction"
+    group: int | None = None  # index of the only label group shown; None: all
+    opacity: float = .5
+    alone: bool = False  # is the room behind the labels hidden?
+
+    def colors(self, labels: LabelSet) -> np.ndarray:
+        "uint8 (256, 4): color and opacity of each mask value"
+        table = np.zeros((256, 4), np.uint8)
+        table[:, :3] = labels.palette
+        for name in self.shown(labels):
+            table[labels[name], 3] = round(255 * self.opacity)
+        if not self.alone:
+            return table
+        hidden = table[:, 3] == 0
+        table[hidden] = 0
+        table[:, 3] = 255
+        return table
+
+    def shown(self, labels: LabelSet) -> list[str]:
+        "Names of the labels that are shown"
+        groups = groups_of(labels)
+        if self.group is not None:
+            groups = groups[self.group:self.group + 1]
+        names = []
+        for _, members in groups:
+            names += members
+        return names
+
+    def names(self, prediction: Prediction) -> list[tuple[str, float, float]]:
+        "What to write over the image: labels without their groups, and the middle (x, y) of their pixels, 0..1"
+        shown, rows = self.shown(prediction.labels), []
+        for value, share, x, y in prediction.regions:
+            name = prediction.labels.codes[value]
+            if share >= MIN_SHARE and name in shown:
+                rows.append((name.partition("_")[2] or name, x, y))
+        return rows
+
+
+def groups_of(labels: LabelSet) -> list[tuple[str, list[str]]]:
+    "The groups that have a key, with their labels; the background is left out"
+    background = None if labels.background is None else labels.codes[labels.background]
+    groups = []
+    for group, members in labels.groups.items():
+        names = [name for name in members if name != background]
+        if names:
+            groups.append((group, names))
+    return groups
