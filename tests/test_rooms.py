@@ -20,7 +20,7 @@ from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Camera, Light, Model, Part, Plan, Room, RoomConfig, Thing, find_faults, generate, load_config, make_camera, make_room
 from virtual_room.generate import Studio, seg_generate, worth_learning
-from virtual_room.placement import edge_distance, separation, walkable
+from virtual_room.placement import ARCHITECTURE, box_distance, edge_distance, separation, walkable
 from virtual_room.shapes import mesh
 from virtual_room.textures import VARIANTS, texture
 
@@ -105,6 +105,18 @@ def test_people_stand_on_free_floor_at_their_height():
         assert walkable(room, eye[None, :2], .15, .05).all()
 
 
+def test_no_camera_stands_inside_an_object_even_in_low_rooms():
+    "A tall person under a low ceiling walks around the lamp, and close-ups keep out of everything too"
+    low = RoomConfig(height=(2.2, 2.2), camera_height=(2.0, 2.0))
+    for i in range(120):
+        room = make_room([15, i], low)
+        eye = np.array(make_camera(room, np.random.default_rng(i), low).at)
+        solid = [t for t in room.things if t.model.kind not in ARCHITECTURE]
+        at_eye_height = [t for t in solid if t.at[2] - .08 < eye[2] < t.at[2] + t.model.size[2] + .08]
+        gaps = [float(box_distance(eye[None, :2], t)[0]) for t in at_eye_height]
+        assert min(gaps, default=1.0) > .05, f"room {i}"
+
+
 @pytest.mark.parametrize("shape", [("box",), ("bevel", .02), ("soft", .5), ("lathe", ((0, 0), (1, 0), (1, 1), (0, 1))), ("ring", .2)])
 def test_meshes_are_closed_and_face_outwards(shape):
     m = mesh(shape)
@@ -159,6 +171,10 @@ def _ray_cast(room: Room, camera: Camera, size: int, distances: bool = False):
     return (seen, nearest) if distances else seen
 
 
+VIEWS = (Camera((3.4, .5, 1.6), (1.5, 2.5, .5), 75), Camera((.6, .5, 1.3), (2.6, 2.4, .8), 60),
+         Camera((3.5, 3.6, 1.7), (1.0, 1.0, .2), 45))
+
+
 def test_masks_agree_with_rays_through_pixel_centres():
     from virtual_room.render import Stage
     room, size = _box_room(), 128
@@ -175,6 +191,52 @@ def test_masks_agree_with_rays_through_pixel_centres():
         codes = np.array([ROOM_LABELS.codes.index(t.label) for t in room.things])
         assert (stage.mask(Camera(at, target, fov)) == codes[got]).all()
     assert wrong < .004 * 3 * size * size  # a sixth of a pixel along the edges
+
+
+def test_no_pixel_is_left_empty_between_walls_floor_and_ceiling():
+    from virtual_room.render import Stage
+    stage, config = Stage(128), RoomConfig(close_up=0.0)
+    for i in range(40):
+        room = make_room([16, i])
+        stage.show(room)
+        for view in range(3):
+            camera = make_camera(room, np.random.default_rng([i, view]), config)
+            numbers = stage.instances(camera)
+            depth, _ = stage.geometry(camera)
+            assert (numbers > 0).all(), f"room {i}, view {view}: {(numbers == 0).sum()} pixels"
+            assert (depth > 0).all(), f"room {i}, view {view}: {(depth == 0).sum()} pixels without depth"
+
+
+@pytest.mark.parametrize("largest", [200, 150])
+def test_large_images_are_as_exact_as_small_ones(monkeypatch, largest):
+    "Beyond the largest buffer a mask is drawn in two by two or three by three tiles, at the same sampling"
+    from virtual_room import render
+    monkeypatch.setattr(render, "LARGEST", largest)
+    room, size, wrong = _box_room(), 127, 0
+    stage = render.Stage(size, supersampling=1)
+    stage.show(room)
+    for camera in VIEWS:
+        expected, distance = _ray_cast(room, camera, size, distances=True)
+        got = stage.instances(camera) - 1
+        depth, _ = stage.geometry(camera)
+        same = got == expected
+        wrong += (~same).sum()
+        assert (np.abs(depth - distance)[same] < 1e-4).mean() > .99
+    assert wrong < .004 * len(VIEWS) * size * size
+
+
+def test_close_ups_of_small_items_are_taken_from_the_narrow_half_of_the_angles():
+    config = RoomConfig(close_up=1.0, close_up_fov=(30.0, 50.0))
+    angles = {True: [], False: []}
+    for i in range(150):
+        room = make_room([19, i])
+        camera = make_camera(room, np.random.default_rng(i), config)
+        distances = [np.linalg.norm(np.subtract(camera.target, t.at)) for t in room.things]
+        aim = room.things[int(np.argmin(distances))]
+        if aim.label in ("items_mug", "items_phone", "furniture_clock", "furniture_nightTable", "furniture_armchair"):
+            angles[max(aim.model.size) < .2].append(camera.fov)
+    assert len(angles[True]) > 10 and np.mean(np.array(angles[True]) <= 40) > .75  # the nearest object is not always the one aimed at
+    assert max(angles[False]) > 45
 
 
 # --- pairs on disk ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from virtual_room.placement import ARCHITECTURE, Wall, cells, walls_of
+from virtual_room.placement import ARCHITECTURE, CEILING, FLOOR, Wall, cells, edge_distance, walls_of
 from virtual_room.scene import Light, Part, Room
 from virtual_room.shapes import Mesh, box_map, mesh, place
 
@@ -18,6 +18,7 @@ GAMMA = 2.2
 SLENDER = ("floor lamp", "side table", "plant")  # narrower where they stand than above
 HEADROOM = 2.0  # vertex colours hold light up to this much over white
 WELL = .48  # light on the average wall
+STRIP, BEHIND = .06, .02  # metres: reach of a seal to both sides of an edge, and how far it lies behind the faces
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Surfaces:
     uv: np.ndarray  # (V, 2) float32
     runs: list[tuple[int, str, np.ndarray]]  # thing, texture, triangles (T, 3)
     shadows: np.ndarray  # (S, 4, 3) float32, flat quads that darken what things stand on
+    seals: list[tuple[int, np.ndarray]]  # wall, floor or ceiling, and a quad (4, 3) behind one of its edges
 
 
 def surfaces(room: Room) -> Surfaces:
@@ -48,7 +50,7 @@ def surfaces(room: Room) -> Surfaces:
     light = _light(room, s.position, s.normal, s.owner)
     light = light * (WELL / light[_built(room, s.owner)].mean()) + s.glow[:, None]
     colour = s.tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
-    return Surfaces(s.position.astype(np.float32), (colour * 255).round().astype(np.uint8), s.uv.astype(np.float32), s.runs, contact_shadows(room))
+    return Surfaces(s.position.astype(np.float32), (colour * 255).round().astype(np.uint8), s.uv.astype(np.float32), s.runs, contact_shadows(room), seals(room))
 
 
 def shape_of(room: Room) -> Shape:
@@ -165,6 +167,57 @@ def contact_shadows(room: Room) -> np.ndarray:
         grown = replace(t, model=replace(t.model, size=(w + 2 * margin, d + 2 * margin, 0)))
         quads.append(np.column_stack([grown.footprint, np.full(4, z)]))
     return np.array(quads, np.float32).reshape(-1, 4, 3)
+
+
+def seals(room: Room) -> list[tuple[int, np.ndarray]]:
+    """Strips a little behind every edge of the room's shell, each a quad (4, 3) with the index of its object.
+
+    A renderer that rounds corners to whole pixels leaves single pixels open where two faces meet; behind them now stands a strip of the right label.
+    """
+    strips = []
+    for wall in walls_of(room.outline):
+        if room.things[wall.index].model.kind == "wall":
+            strips += [(wall.index, quad) for quad in [*_wall_strips(wall, room), *_joint_strips(wall, room)]]
+        strips.append((FLOOR, _level_strip(wall, -BEHIND)))
+        strips.append((CEILING, _level_strip(wall, room.height + BEHIND)[::-1]))
+    return strips
+
+
+def _wall_strips(wall: Wall, room: Room) -> list[np.ndarray]:
+    "Behind the lower, the upper and both side edges of a wall; at a corner that points into the room they end with the wall"
+    start = -STRIP if _recedes(wall.a - wall.along * STRIP, room) else 0.0
+    end = wall.length + (STRIP if _recedes(wall.b + wall.along * STRIP, room) else 0.0)
+    low, high = -STRIP, room.height + STRIP
+    return [_upright(wall, start, end, low, STRIP), _upright(wall, start, end, room.height - STRIP, high),
+            _upright(wall, start, STRIP, low, high), _upright(wall, wall.length - STRIP, end, low, high)]
+
+
+def _joint_strips(wall: Wall, room: Room) -> list[np.ndarray]:
+    "Behind both sides of the pieces of a wall that lie over or under an opening"
+    strips = []
+    for part in room.things[wall.index].model.parts:
+        if part.shape[0] != "panel" or part.size[2] >= room.height: continue
+        low, high = part.at[2] - part.size[2] / 2, part.at[2] + part.size[2] / 2
+        middle = part.at[0] + wall.length / 2
+        for side in (middle - part.size[0] / 2, middle + part.size[0] / 2):
+            strips.append(_upright(wall, side - STRIP, side + STRIP, low, high))
+    return strips
+
+
+def _recedes(point: np.ndarray, room: Room) -> bool:
+    "Is a point beyond the end of a wall outside the room?"
+    return bool(edge_distance(point[None], room.outline)[0] <= 0)
+
+
+def _upright(wall: Wall, s0: float, s1: float, z0: float, z1: float) -> np.ndarray:
+    "A quad behind a wall, seen from the room"
+    return np.array([(*wall.point(s, -BEHIND), z) for s, z in ((s1, z0), (s0, z0), (s0, z1), (s1, z1))], np.float32)
+
+
+def _level_strip(wall: Wall, z: float) -> np.ndarray:
+    "A quad along the foot of a wall, seen from above"
+    corners = ((-STRIP, -STRIP), (wall.length + STRIP, -STRIP), (wall.length + STRIP, STRIP), (-STRIP, STRIP))
+    return np.array([(*wall.point(s, off), z) for s, off in corners], np.float32)
 
 
 def _from_wall(wall: Wall, points: np.ndarray) -> np.ndarray:

@@ -200,11 +200,11 @@ def _reach_of(thing: Thing) -> tuple[float, float, float, float, float]:
     return x, y, float(np.hypot(w, d)) / 2 if obstacle else -np.inf, z, z + h
 
 
-def walkable(room: Room, points: np.ndarray, wall_gap: float = .3, thing_gap: float = .28) -> np.ndarray:
-    "Which of the points (N, 2) a person can stand on (N,)"
+def walkable(room: Room, points: np.ndarray, wall_gap: float = .3, thing_gap: float = .28, headroom: float = 1.9) -> np.ndarray:
+    "Which of the points (N, 2) a person can stand on (N,); what hangs higher than `headroom` metres is in nobody's way"
     free = edge_distance(points, room.outline) >= wall_gap
     for t in room.things:
-        if t.model.kind in ARCHITECTURE or t.label == "furniture_rug" or t.at[2] > 1.9: continue
+        if t.model.kind in ARCHITECTURE or t.label == "furniture_rug" or t.at[2] > headroom: continue
         free &= box_distance(points, t) >= thing_gap
     return free
 

@@ -22,8 +22,10 @@ TRUTH_SAMPLING = 3  # the renderer rounds corners to whole pixels: truth is draw
 LARGEST = 4096
 NEAR, FAR = .08, 30.0
 MAX_THINGS = 400
+HIGHLIGHTS, WHITE = .1, .8  # share of an image that may be lighter than this light
 SHADOW = .5  # share of light that a contact shadow takes where it is darkest
 TRUTH = p3.BitMask32.bit(1)  # what only pictures show is hidden from cameras with this bit
+QUAD = np.array([[0, 1, 2], [0, 2, 3]])  # its triangles
 FACETS = p3.BitMask32.bit(2)  # of the camera that sees triangles, each in a colour of its own
 
 _SETTINGS = "load-display p3tinydisplay\naux-display\nwindow-type offscreen\naudio-library-name null\nnotify-level-x11display fatal\nnotify-level-device fatal\n"
@@ -40,8 +42,9 @@ class Stage:
         self.root.setBin("unsorted", 0)  # else equal depths are settled by memory addresses, another way each run
         self.room = self.root.attachNewNode("room")
         self.colour = self._camera("colour", size * supersampling, vertex_colours())
-        self.finer = TRUTH_SAMPLING if size * TRUTH_SAMPLING <= LARGEST else 1
-        self.truth = self._camera("truth", size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
+        self.tiles = -(-size * TRUTH_SAMPLING // LARGEST)  # of a side: larger masks are drawn in pieces
+        self.tile = -(-size // self.tiles)
+        self.truth = self._camera("truth", self.tile * TRUTH_SAMPLING, p3.RenderState.makeEmpty(), self.colour[0])
         self.colour[1].setCameraMask(p3.BitMask32.bit(0)), self.truth[1].setCameraMask(TRUTH)
         self.truth[1].setTagStateKey("instance")
         for i in range(MAX_THINGS): self.truth[1].setTagState(str(i), _instance_state(i))
@@ -78,28 +81,43 @@ class Stage:
         self.lut[:] = 0
         self.lut[1:len(room.things) + 1] = [codes.index(t.label) for t in room.things]
 
-    def _look(self, which: tuple, camera: Camera) -> np.ndarray:
-        "Draw one of the buffers alone, (H, W, 3) uint8"
+    def _look(self, which: tuple, camera: Camera, tile: tuple[int, int] | None = None) -> np.ndarray:
+        "Draw one of the buffers alone, or a tile (x, y) of it; (H, W, 3) uint8"
         for buffer, node, _ in filter(None, (self.colour, self.truth, self.facets)): buffer.setActive(node is which[1])
         path = p3.NodePath(which[1])
         path.setPos(*camera.at), path.lookAt(p3.Point3(*camera.target))
-        which[1].getLens().setFov(camera.fov)
+        lens = which[1].getLens()
+        if tile is None: lens.setFov(camera.fov)
+        else:
+            share = self.tile / self.size
+            x, y = (share * (n + .5) - .5 for n in tile)
+            lens.setFilmSize(share, share)
+            lens.setFocalLength(.5 / np.tan(np.radians(camera.fov / 2)))
+            lens.setFilmOffset(x, -y)
         draw(self.engine)
         target = which[2]
         raw = np.frombuffer(target.getRamImage(), np.uint8).reshape(target.getYSize(), target.getXSize(), -1)
         return raw[::-1, :, 2::-1]
 
+    def _numbers(self, which: tuple, camera: Camera) -> np.ndarray:
+        "What one of the truth's buffers shows at each pixel's center, (H, W, 3) int"
+        middle = slice(TRUTH_SAMPLING // 2, None, TRUTH_SAMPLING)
+        if self.tiles == 1: return self._look(which, camera)[middle, middle].astype(np.int32)
+        rows = []
+        for y in range(self.tiles):
+            row = [self._look(which, camera, (x, y))[middle, middle].astype(np.int32) for x in range(self.tiles)]
+            rows.append(np.concatenate(row, axis=1))
+        return np.concatenate(rows)[:self.size, :self.size]
+
     def instances(self, camera: Camera) -> np.ndarray:
         "For each pixel's centre 1 + the index of the thing seen there, 0 for nothing; (H, W) int"
-        middle = slice(self.finer // 2, None, self.finer)
-        seen = self._look(self.truth, camera)[middle, middle].astype(np.int32)
+        seen = self._numbers(self.truth, camera)
         return seen[..., 0] + 256 * seen[..., 1]
 
     def geometry(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         "At each pixel's centre the depth along the view in metres, (H, W) float32, and the facet's normal, (H, W, 3) float32, x right, y down, z ahead; 0 for nothing"
         corners = self._show_facets()
-        middle = slice(self.finer // 2, None, self.finer)
-        seen = self._look(self.facets, camera)[middle, middle].astype(np.int32)
+        seen = self._numbers(self.facets, camera)
         which = seen[..., 0] + 256 * seen[..., 1] + 65536 * seen[..., 2] - 1
         axes = _axes(camera)
         own = (corners - np.asarray(camera.at)) @ axes.T
@@ -116,9 +134,10 @@ class Stage:
     def _show_facets(self) -> np.ndarray:
         "Put the room's triangles before a camera of their own; their corners (T, 3, 3)"
         tris = np.concatenate([t for _, _, t in self.lit.runs])
-        corners = self.lit.position[tris].astype(float)
+        seals = [quad[QUAD] for _, quad in self.lit.seals]
+        corners = np.concatenate([self.lit.position[tris], *seals]).astype(float)
         if self.facets is None:
-            self.facets = self._camera("facets", self.size * self.finer, p3.RenderState.makeEmpty(), self.colour[0])
+            self.facets = self._camera("facets", self.tile * TRUTH_SAMPLING, p3.RenderState.makeEmpty(), self.colour[0])
             self.facets[1].setCameraMask(FACETS), self.facets[1].setInitialState(vertex_colours())
             self.facet_root = p3.NodePath("facets")
             self.facet_root.setBin("unsorted", 0)
@@ -131,6 +150,8 @@ class Stage:
     def uncovered(self, camera: Camera, things: list[int]) -> list[int]:
         "Pixels that each of the things would have if nothing stood before it"
         nodes = {int(n.getName()): n for n in self.room.getChildren() if n.getName().isdigit()}
+        seals = self.room.findAllMatches("seal*")
+        seals.hide(TRUTH)
         for node in nodes.values(): node.hide(TRUTH)
         pixels = []
         for i in things:
@@ -138,6 +159,7 @@ class Stage:
             pixels.append(int((self.instances(camera) > 0).sum()))
             nodes[i].hide(TRUTH)
         for node in nodes.values(): node.show(TRUTH)
+        seals.show(TRUTH)
         return pixels
 
     def mask(self, camera: Camera) -> np.ndarray:
@@ -152,9 +174,18 @@ class Stage:
         return np.stack([curve[sums[..., i]] for i, curve in enumerate(curves(camera, 255 * n * n))], axis=2)
 
 
-def curves(camera: Camera, top: int) -> list[np.ndarray]:
-    "For each channel the table that develops 0..top to 0..255"
-    return [_develop(camera.exposure * b, camera.contrast, top) for b in camera.balance]
+def curves(camera: Camera, top: int, metered: float = 1.0) -> list[np.ndarray]:
+    "For each channel the table that develops 0..top to 0..255; `metered` is a factor on the exposure"
+    return [_develop(metered * camera.exposure * b, camera.contrast, top) for b in camera.balance]
+
+
+def meter(camera: Camera, encoded: np.ndarray) -> float:
+    """The factor (at most 1) on the exposure that keeps all but the lightest tenth of an image under white.
+
+    `encoded` holds the brightest channel of each pixel as the renderer wrote it, 0..1.
+    """
+    bright = float(np.quantile(encoded, 1 - HIGHLIGHTS)) ** GAMMA * HEADROOM * camera.exposure
+    return min(1.0, WHITE / max(bright, 1e-6))
 
 
 def _develop(gain: float, contrast: float, top: int) -> np.ndarray:
@@ -211,15 +242,27 @@ def assembled(lit: Surfaces) -> p3.NodePath:
             nodes[i].setTag("instance", str(i))
             room.attachNewNode(nodes[i])
         nodes[i].addGeom(triangles(vertices, tris), textured(name))
+    for i, quad in lit.seals: room.attachNewNode(_seal(i, quad, lit))
     room.attachNewNode(_shadows(lit.shadows)).hide(TRUTH)
     return room
+
+
+def _seal(i: int, quad: np.ndarray, lit: Surfaces) -> p3.GeomNode:
+    "A strip of the mean color of the wall, floor or ceiling that it seals"
+    own = np.unique(np.concatenate([tris.ravel() for owner, _, tris in lit.runs if owner == i]))
+    color = lit.colour[own].mean(0).round().astype(np.uint8)
+    node = p3.GeomNode(f"seal {i}")
+    node.setTag("instance", str(i))
+    plain = Surfaces(quad, np.tile(color, (4, 1)), np.zeros((4, 2), np.float32), [], quad[None], [])
+    node.addGeom(triangles(_vertices(plain), QUAD), p3.RenderState.makeEmpty())
+    return node
 
 
 def _shadows(quads: np.ndarray) -> p3.GeomNode:
     "Contact shadows, drawn last and never in the truth"
     n = len(quads)
     uv = np.tile(np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]), (n, 1))
-    black = Surfaces(quads.reshape(-1, 3), np.zeros((4 * n, 3), np.uint8), uv, [], quads)
+    black = Surfaces(quads.reshape(-1, 3), np.zeros((4 * n, 3), np.uint8), uv, [], quads, [])
     node = p3.GeomNode("shadows")
     if n: node.addGeom(triangles(_vertices(black), (np.arange(n)[:, None, None] * 4 + [[0, 1, 2], [0, 2, 3]]).reshape(-1, 3)), _shadow_state())
     return node

@@ -307,9 +307,9 @@ def make_camera(room: Room, rng: Rng, config: RoomConfig = RoomConfig()) -> Came
     if rng.random() < config.effects: develop |= {k: float(rng.uniform(*getattr(config, k))) for k in ("blur", "vignette", "noise", "jpeg")}
     small = [t for t in room.things if t.label.startswith(("items_", "live_")) or t.label in RARE]
     close = bool(small) and rng.random() < config.close_up
-    spot = _stand(room, rng, small[int(rng.integers(len(small)))] if close else None)
+    spot = _stand(room, rng, small[int(rng.integers(len(small)))] if close else None, max(1.9, config.camera_height[1] + .1))
     eye = np.array([*spot[:2], rng.uniform(*config.camera_height)])
-    if close: return Camera(tuple(eye.tolist()), _near(rng, spot[2], .12), float(rng.uniform(*config.close_up_fov)), **develop)
+    if close: return Camera(tuple(eye.tolist()), _near(rng, spot[2], .12), float(rng.uniform(*_close_up_fov(config, spot[2]))), **develop)
     aim = np.array([*room.middle, rng.uniform(.6, 1.3)]) - eye
     turn = np.radians(rng.uniform(-config.yaw_deviation, config.yaw_deviation))
     c, s = np.cos(turn), np.sin(turn)
@@ -317,6 +317,13 @@ def make_camera(room: Room, rng: Rng, config: RoomConfig = RoomConfig()) -> Came
     return Camera(tuple(eye.tolist()), tuple(target.tolist()), float(rng.uniform(*config.fov)), **develop)
 
 
+def _close_up_fov(config: RoomConfig, thing: Thing) -> tuple[float, float]:
+    "The range of angles for a close-up: the narrower half of it for what is smaller than a hand's span, so that it fills more than a few pixels"
+    low, high = config.close_up_fov
+    return (low, (low + high) / 2) if max(thing.model.size) < SPAN else (low, high)
+
+
+SPAN = .2  # metres
 RARE = ("furniture_clock", "furniture_floor_lamp", "furniture_nightTable", "furniture_drawer", "furniture_armchair")
 
 
@@ -326,14 +333,15 @@ def _near(rng: Rng, thing: Thing, spread: float) -> Vec:
     return tuple((middle + rng.uniform(-spread, spread, 3)).tolist())
 
 
-def _stand(room: Room, rng: Rng, thing: Thing | None) -> tuple[float, float, Thing | None]:
+def _stand(room: Room, rng: Rng, thing: Thing | None, headroom: float) -> tuple[float, float, Thing | None]:
     "A free place on the floor: from afar of the middle, or within reach of a thing"
     corners = np.asarray(room.outline)
     points = rng.uniform(corners.min(0), corners.max(0), (96, 2))
     goal = np.asarray(room.middle if thing is None else thing.at[:2])
     distance = np.linalg.norm(points - goal, axis=1)
-    free = walkable(room, points)
-    if not free.any(): free = walkable(room, points, .15, .05)
+    free = walkable(room, points, headroom=headroom)
+    if not free.any(): free = walkable(room, points, .15, .05, headroom)
+    if not free.any(): free = walkable(room, points, .09, .09, headroom)
     best = free & ((distance > 1.0) if thing is None else (distance > .6) & (distance < 2.2) & _before_it(points, thing))
     choice = np.flatnonzero(best if best.any() else free if free.any() else distance == distance.max())
     i = choice[int(rng.integers(len(choice)))]

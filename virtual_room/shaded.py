@@ -18,7 +18,7 @@ from nbs_lib.labels import ROOM_LABELS
 from virtual_room.light import HEADROOM, Shape, gain, shape_of
 from virtual_room.openness import CELL, filled, grid_of, origin
 from virtual_room.placement import ARCHITECTURE
-from virtual_room.render import MAX_THINGS, NEAR, curves, draw, textured, triangles
+from virtual_room.render import MAX_THINGS, NEAR, curves, draw, meter, textured, triangles
 from virtual_room.scene import Camera, Light, Room
 from virtual_room.shaders import DEEPEST, DEPTH, LIGHTS, ROOM
 
@@ -140,7 +140,9 @@ class Stage:
         fine = self._look(camera)[0].astype(np.uint16)
         rows = sum(w * fine[i:i + 2 * self.size:2] for i, w in enumerate(TENT))
         sums = sum(w * rows[:, i:i + 2 * self.size:2] for i, w in enumerate(TENT))
-        return np.stack([curve[sums[..., 2 - i]] for i, curve in enumerate(curves(camera, 255 * TENT.sum() ** 2))], axis=2)
+        top = 255 * TENT.sum() ** 2
+        metered = meter(camera, sums[..., :3].max(axis=2) / top)
+        return np.stack([curve[sums[..., 2 - i]] for i, curve in enumerate(curves(camera, top, metered))], axis=2)
 
 
 def _strength(light: Light) -> float: return np.inf if not light.area else max(light.colour) * light.area * (1 if any(light.normal) else .25)
