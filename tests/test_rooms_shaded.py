@@ -15,7 +15,7 @@ from nbs_lib.labels import ROOM_LABELS
 from test_rooms import _box_room, _ray_cast, digest, run
 from virtual_room import Camera, Plan, RoomConfig, generate, make_camera, make_room, render
 from virtual_room.generate import TRUTHS, Studio, chosen
-from virtual_room.openness import CELL, filled, origin
+from virtual_room.occupancy import CELL, occupied, origin
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,25 +63,25 @@ def test_labels_are_those_of_the_fast_profile_but_for_edges(shaded):
 
 def test_things_throw_shadows_and_corners_are_darker(shaded):
     room, below = _box_room(), Camera((2.0, .3, 1.9), (2.0, 2.2, .0), 80, exposure=.3)
-    stage, lamp = shaded.Stage(96), replace(_box_room().lights[0], at=(1.1, 2.1, .9), colour=(6, 6, 6))
+    stage, lamp = shaded.Stage(96), replace(_box_room().lights[0], at=(1.1, 2.1, .9), color=(6, 6, 6))
     def floor(room):
         stage.show(room)
         seen = stage.instances(below) == 1
         return stage.picture(below).mean(2), seen
     room = replace(room, ambient=(.1, .1, .1))
-    bare, empty = floor(replace(room, things=room.things[:6], lights=(lamp,)))
+    bare, empty = floor(replace(room, objects=room.objects[:6], lights=(lamp,)))
     full, seen = floor(replace(room, lights=(lamp,)))
     both = empty & seen
     ratio = full[both] / bare[both]
     assert (ratio < .8).mean() > .04 and (ratio > .97).mean() > .5
-    even, corner = floor(replace(room, things=room.things[:6], lights=(), ambient=(.5, .5, .5)))
+    even, corner = floor(replace(room, objects=room.objects[:6], lights=(), ambient=(.5, .5, .5)))
     wall = edges(corner) & corner
     assert even[wall].mean() < .9 * np.median(even[corner])
 
 
 def test_cells_are_filled_where_things_are():
     room = _box_room()
-    cells = filled(room) > 0
+    cells = occupied(room) > 0
     at = lambda x, y, z: cells[tuple(((np.array([x, y, z]) - origin(room)) / CELL).astype(int)[::-1])]
     assert at(2.0, 3.0, .25) and at(.5, 1.2, .8) and not at(2.0, 3.0, .7) and not at(3.0, 3.0, .2) and at(-.1, 1, 1) and at(1, 1, -.1) and at(1, 1, 2.6)
 

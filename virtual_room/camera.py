@@ -70,34 +70,37 @@ def _toward_middle(room: Room, rng: Rng, eye: np.ndarray, deviation: float) -> V
 def _close_up_fov(config: RoomConfig, subject: SceneObject) -> Range:
     "The range of angles for a close-up, so that a mug or a phone fills more than a few pixels"
     low, high = config.close_up_fov
-    is_small = max(subject.model.size) < SPAN
+    is_small = max(subject.size) < SPAN
     return (low, (low + high) / 2) if is_small else (low, high)
 
 
 def _near(rng: Rng, subject: SceneObject, spread: float) -> Vec:
     "A point near an object, rather at its upper half: that is where lamps and dogs are told apart"
-    height = subject.at[2] + subject.model.size[2] * rng.uniform(.4, .9)
+    height = subject.at[2] + subject.size[2] * rng.uniform(.4, .9)
     middle = np.array([*subject.at[:2], height])
     return tuple((middle + rng.uniform(-spread, spread, 3)).tolist())
 
 
 def _standing_point(room: Room, rng: Rng, subject: SceneObject | None, headroom: float) -> tuple[float, float]:
     "A free place on the floor: from afar of the middle, or within reach of the subject"
-    corners = np.asarray(room.outline)
-    points = rng.uniform(corners.min(0), corners.max(0), (SPOTS, 2))
+    points = rng.uniform(room.low, room.high, (SPOTS, 2))
     goal = np.asarray(room.middle if subject is None else subject.at[:2])
     distance = np.linalg.norm(points - goal, axis=1)
     free = _free_points(room, points, headroom)
-    if subject is None:
-        best = free & (distance > 1.0)
-    else:
-        best = free & (distance > .6) & (distance < 2.2) & _sees_front(points, subject)
+    best = free & _good_view(points, distance, subject)
     for choice in (best, free, distance == distance.max()):
         if choice.any():
             break
     indices = np.flatnonzero(choice)
     x, y = points[indices[int(rng.integers(len(indices)))]]
     return float(x), float(y)
+
+
+def _good_view(points: np.ndarray, distance: np.ndarray, subject: SceneObject | None) -> np.ndarray:
+    "From which points (N, 2) the room's middle is far enough, or the subject near enough (N,)"
+    if subject is None:
+        return distance > 1.0
+    return (distance > .6) & (distance < 2.2) & _sees_front(points, subject)
 
 
 def _free_points(room: Room, points: np.ndarray, headroom: float) -> np.ndarray:

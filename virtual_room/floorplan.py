@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from virtual_room.scene import Outline, Room, SceneObject, rotation_2d
+from virtual_room.scene import Outline, Room, SceneObject
 
 ARCHITECTURE = ("wall", "floor", "ceiling")
 FLOOR, CEILING = 0, 1  # indices of the first two objects of every room; walls follow
@@ -52,6 +52,16 @@ class Wall:
         return self.a + self.along * s + self.inward * off
 
 
+def is_architecture(o: SceneObject) -> bool:
+    "Is it a wall, the floor or the ceiling?"
+    return o.kind in ARCHITECTURE
+
+
+def is_obstacle(o: SceneObject) -> bool:
+    "Can nothing stand where it stands? Rugs and the shell of a room are no obstacle"
+    return not is_architecture(o) and o.label != RUG
+
+
 def walls_of(outline: Outline) -> list[Wall]:
     "A wall for each side of the outline"
     corners = np.asarray(outline)
@@ -70,10 +80,10 @@ def separation(a: np.ndarray, b: np.ndarray) -> float:
 
 def apart(a: SceneObject, b: SceneObject, gap: float = 0.0) -> bool:
     "Do two objects keep `gap` meters between their boxes?"
-    if a.at[2] >= b.at[2] + b.model.size[2] or b.at[2] >= a.at[2] + a.model.size[2]:
+    if a.bottom >= b.top or b.bottom >= a.top:
         return True
-    reach = sum(np.hypot(*o.model.size[:2]) for o in (a, b)) / 2 + gap
-    if np.hypot(a.at[0] - b.at[0], a.at[1] - b.at[1]) > reach:
+    reach = sum(np.hypot(*o.size[:2]) for o in (a, b)) / 2 + gap
+    if np.hypot(*(a.spot - b.spot)) > reach:
         return True
     return separation(a.footprint, b.footprint) >= gap
 
@@ -81,21 +91,32 @@ def apart(a: SceneObject, b: SceneObject, gap: float = 0.0) -> bool:
 def edge_distance(points: np.ndarray, outline: Outline) -> np.ndarray:
     "Distance (N,) of points (N, 2) to the outline, negative outside"
     a = np.asarray(outline, float)
-    b = np.roll(a, -1, axis=0)
-    edge, from_a = b - a, points[:, None] - a
+    edge = np.roll(a, -1, axis=0) - a
+    distance = _segment_distance(points, a, edge).min(1)
+    return np.where(_is_inside(points, a, edge), distance, -distance)
+
+
+def _segment_distance(points: np.ndarray, a: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    "Distance (N, S) of points (N, 2) to segments from `a` (S, 2) along `edge` (S, 2)"
+    from_a = points[:, None] - a
     along = ((from_a * edge).sum(2) / (edge * edge).sum(1)).clip(0, 1)
-    distance = np.linalg.norm(from_a - along[..., None] * edge, axis=2).min(1)
-    crosses = (a[:, 1] > points[:, None, 1]) != (b[:, 1] > points[:, None, 1])
+    return np.linalg.norm(from_a - along[..., None] * edge, axis=2)
+
+
+def _is_inside(points: np.ndarray, a: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    "Which points (N, 2) are inside a closed outline (N,): those from which a ray crosses it an odd number of times"
+    x, y = points[:, None, 0], points[:, None, 1]
+    b = np.roll(a, -1, axis=0)
+    crosses = (a[:, 1] > y) != (b[:, 1] > y)
     rise = np.where(edge[:, 1] == 0, 1, edge[:, 1])
-    left = points[:, None, 0] < edge[:, 0] * (points[:, None, 1] - a[:, 1]) / rise + a[:, 0]
-    inside = (crosses & left).sum(1) % 2 == 1
-    return np.where(inside, distance, -distance)
+    left = x < edge[:, 0] * (y - a[:, 1]) / rise + a[:, 0]
+    return (crosses & left).sum(1) % 2 == 1
 
 
 def box_distance(points: np.ndarray, o: SceneObject) -> np.ndarray:
     "Distance (N,) of points (N, 2) to the object's footprint, 0 inside"
-    local = (points - np.asarray(o.at[:2])) @ rotation_2d(o.heading)
-    return np.linalg.norm((np.abs(local) - np.asarray(o.model.size[:2]) / 2).clip(0), axis=1)
+    outside = np.abs(o.in_own_frame(points)) - np.asarray(o.size[:2]) / 2
+    return np.linalg.norm(outside.clip(0), axis=1)
 
 
 def cells(outline: Outline) -> tuple[np.ndarray, np.ndarray]:
@@ -118,8 +139,8 @@ def overhang(o: SceneObject, outline: Outline) -> float:
     out = -edge_distance(o.footprint, outline).min()
     if len(outline) == 4:
         return out
-    corners = (np.asarray(outline, float) - o.at[:2]) @ rotation_2d(o.heading)
-    pierced = np.asarray(o.model.size[:2]) / 2 - np.abs(corners)
+    corners = o.in_own_frame(np.asarray(outline, float))
+    pierced = np.asarray(o.size[:2]) / 2 - np.abs(corners)
     return max(out, pierced.min(1).max())
 
 
@@ -129,7 +150,6 @@ def walkable(
     "Which of the points (N, 2) a person can stand on (N,); what hangs higher than `headroom` is in nobody's way"
     free = edge_distance(points, room.outline) >= wall_gap
     for o in room.objects:
-        if o.model.kind in ARCHITECTURE or o.label == RUG or o.at[2] > headroom:
-            continue
-        free &= box_distance(points, o) >= object_gap
+        if is_obstacle(o) and o.bottom <= headroom:
+            free &= box_distance(points, o) >= object_gap
     return free

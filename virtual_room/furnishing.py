@@ -31,7 +31,7 @@ def switch_on_lamps(layout: Layout, night: bool) -> list[Light]:
     "Switch on most lamps at night and few by day; their lights"
     rng, lights = layout.rng, []
     for i, o in enumerate(layout.objects):
-        if o.model.kind not in STRENGTH or rng.random() > (ON_AT_NIGHT if night else ON_BY_DAY):
+        if o.kind not in STRENGTH or rng.random() > (ON_AT_NIGHT if night else ON_BY_DAY):
             continue
         layout.objects[i] = replace(o, model=switched_on(o.model))
         lights.append(_lamp_light(rng, o))
@@ -41,8 +41,8 @@ def switch_on_lamps(layout: Layout, night: bool) -> list[Light]:
 def _lamp_light(rng: Rng, lamp: SceneObject) -> Light:
     "Warm light that shines to all sides"
     x, y, z = lamp.at
-    z += .05 if lamp.support == CEILING else lamp.model.size[2] * .8
+    z += .05 if lamp.support == CEILING else lamp.size[2] * .8
     warm = rng.uniform(.05, .35)
-    strength = STRENGTH[lamp.model.kind] * rng.uniform(.7, 1.4)
+    strength = STRENGTH[lamp.kind] * rng.uniform(.7, 1.4)
     color = strength * np.array([1 + warm, 1, 1 - warm])
     return Light((x, y, z), (0, 0, 0), tuple(color.tolist()), 1.0)

@@ -5,12 +5,13 @@ Plain numpy, computed once a room; must not know the engine or how an image is d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass
 
 import numpy as np
 
-from virtual_room.meshes import Run, RoomMesh, Seal, build_mesh, contact_shadows, is_architecture, seals
-from virtual_room.floorplan import ARCHITECTURE, Wall, cells, walls_of
+from virtual_room.meshes import Run, RoomMesh, Seal, build_mesh, contact_shadows, on_architecture, seals
+from virtual_room.floorplan import ARCHITECTURE, Wall, box_distance, cells, is_architecture, walls_of
 from virtual_room.scene import Light, Room, SceneObject
 
 GAMMA = 2.2
@@ -46,12 +47,18 @@ class Occluders:
     half: np.ndarray  # (B, 3) half sizes
     heading: np.ndarray  # (B,) radians
 
+    def turned(self, vector: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        "x, y and z, each (V, B), in the frame of each box"
+        x, y, z = vector
+        cos, sin = np.cos(self.heading), np.sin(self.heading)
+        return cos * x + sin * y, cos * y - sin * x, z
+
 
 def surfaces(room: Room) -> Surfaces:
     "Build and light a room"
     m = build_mesh(room)
     arriving = _light(room, m.position, m.normal, m.owner)
-    walls = is_architecture(room, m.owner)
+    walls = on_architecture(room, m.owner)
     light = arriving * (MEAN_WALL_LIGHT / arriving[walls].mean()) + m.emission[:, None]
     encoded = m.tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
     color = (encoded * 255).round().astype(np.uint8)
@@ -61,7 +68,7 @@ def surfaces(room: Room) -> Surfaces:
 
 def gain(room: Room, m: RoomMesh) -> float:
     "By what all light is multiplied so that the average wall is well exposed"
-    some = np.flatnonzero(is_architecture(room, m.owner))[::4]
+    some = np.flatnonzero(on_architecture(room, m.owner))[::4]
     mean = _light(room, m.position[some], m.normal[some], m.owner[some]).mean()
     return MEAN_WALL_LIGHT / float(mean)
 
@@ -71,7 +78,7 @@ shape_of = build_mesh  # old name, removed at the merge
 
 def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarray) -> np.ndarray:
     "Light (V, 3) that arrives at each vertex"
-    walls = is_architecture(room, owner)
+    walls = on_architecture(room, owner)
     upward = .8 + .2 * normal[:, 2]
     total = np.array(room.ambient) * (_ambient_occlusion(room, position, normal) * upward)[:, None]
     boxes = _occluders(room)
@@ -97,29 +104,27 @@ def _arriving(light: Light, position: np.ndarray, normal: np.ndarray) -> np.ndar
 def _ambient_occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
     "Share (V,) of the ambient light: less towards the corners of the room and where furniture meets the floor"
     share = np.ones(len(position))
-    planes = [((0, 0, 1.0), position[:, 2]), ((0, 0, -1.0), room.height - position[:, 2])]
-    planes += [((*w.inward, 0.0), _from_wall(w, position[:, :2])) for w in walls_of(room.outline)]
-    for inward, distance in planes:
+    for inward, distance in _distances_to_shell(room, position):
         turned_away = 1 - (normal @ np.array(inward)).clip(0)
         share *= 1 - .22 * turned_away * np.exp(-distance.clip(0) / .22)
     ground = np.flatnonzero((position[:, 2] < .02) & (normal[:, 2] > .9))
     for o in room.objects:
         if _darkens_floor(o):
-            share[ground] *= 1 - .4 * np.exp(-_from_footprint(o, position[ground, :2]) / .13)
+            share[ground] *= 1 - .4 * np.exp(-box_distance(position[ground, :2], o) / .13)
     return share
 
 
+def _distances_to_shell(room: Room, position: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
+    "For floor, ceiling and walls the direction into the room, and the distance (V,) of each vertex"
+    planes = [((0, 0, 1.0), position[:, 2]), ((0, 0, -1.0), room.height - position[:, 2])]
+    for wall in walls_of(room.outline):
+        planes.append(((*wall.inward, 0.0), _from_wall(wall, position[:, :2])))
+    return planes
+
+
 def _darkens_floor(o: SceneObject) -> bool:
-    low_and_flat = o.at[2] > .02 or o.model.size[2] < .1
-    return o.model.kind not in ARCHITECTURE and not low_and_flat
-
-
-def _from_footprint(o: SceneObject, points: np.ndarray) -> np.ndarray:
-    "Distance (N,) of points (N, 2) to an object's footprint"
-    angle = np.radians(o.heading)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    local = (points - o.at[:2]) @ rotation
-    return np.linalg.norm((np.abs(local) - np.array(o.model.size[:2]) / 2).clip(0), axis=1)
+    stands_on_floor = o.bottom <= .02 and o.size[2] >= .1
+    return stands_on_floor and not is_architecture(o)
 
 
 def _from_wall(wall: Wall, points: np.ndarray) -> np.ndarray:
@@ -131,17 +136,25 @@ def _from_wall(wall: Wall, points: np.ndarray) -> np.ndarray:
 
 def _occluders(room: Room) -> Occluders:
     "Tall objects on the floor, and the missing corner of a room"
-    tall = [o for o in room.objects if o.at[2] < .02 and o.model.size[2] > .3]
-    casting = [o for o in tall if o.model.kind not in NO_OBSTACLE_TO_LIGHT]
+    casting = [o for o in room.objects if _throws_shadow(o)]
+    middle = np.array([(*o.spot, o.size[2] / 2) for o in casting]).reshape(-1, 3)
+    half = np.array([o.size for o in casting]).reshape(-1, 3) / 2 * .92
+    corner_middle, corner_half = _missing_corners(room)
+    heading = np.radians([o.heading for o in casting] + [0] * len(corner_half))
+    return Occluders(np.concatenate([middle, corner_middle]), np.concatenate([half, corner_half]), heading)
+
+
+def _throws_shadow(o: SceneObject) -> bool:
+    is_tall = o.bottom < .02 and o.size[2] > .3
+    return is_tall and o.kind not in NO_OBSTACLE_TO_LIGHT
+
+
+def _missing_corners(room: Room) -> tuple[np.ndarray, np.ndarray]:
+    "Middle and half size, (N, 3) each, of the blocks that an L-shaped room lacks"
     _, corners = cells(room.outline)
+    low, high = corners[:, :2], corners[:, 2:]
     height = np.full((len(corners), 1), room.height / 2)
-    object_middle = np.array([(*o.at[:2], o.model.size[2] / 2) for o in casting]).reshape(-1, 3)
-    object_half = np.array([o.model.size for o in casting]).reshape(-1, 3) / 2 * .92
-    corner_middle = np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, height])
-    corner_half = np.hstack([(corners[:, 2:] - corners[:, :2]) / 2 - .02, height])
-    heading = np.radians([o.heading for o in casting] + [0] * len(corners))
-    middle = np.concatenate([object_middle, corner_middle])
-    return Occluders(middle, np.concatenate([object_half, corner_half]), heading)
+    return np.hstack([(low + high) / 2, height]), np.hstack([(high - low) / 2 - .02, height])
 
 
 def _unshadowed(light: Light, position: np.ndarray, boxes: Occluders) -> np.ndarray:
@@ -155,12 +168,10 @@ def _unshadowed(light: Light, position: np.ndarray, boxes: Occluders) -> np.ndar
 
 def _is_clear(position: np.ndarray, end: np.ndarray, boxes: Occluders) -> np.ndarray:
     "Is the way from each position (V, 3) to `end` free of all boxes? (slab test, each box in its own frame)"
-    cos, sin = np.cos(boxes.heading), np.sin(boxes.heading)
-    x, y, z = (position[:, i, None] - boxes.middle[:, i] for i in range(3))
-    dx, dy, dz = (end[i] - position[:, i, None] for i in range(3))
-    starts = (cos * x + sin * y, cos * y - sin * x, z)
-    steps = (cos * dx + sin * dy, cos * dy - sin * dx, dz)
-    enter, leave = np.full(x.shape, .0), np.full(x.shape, 1.0)
+    starts = boxes.turned(position[:, i, None] - boxes.middle[:, i] for i in range(3))
+    steps = boxes.turned(end[i] - position[:, i, None] for i in range(3))
+    shape = len(position), len(boxes.heading)
+    enter, leave = np.full(shape, .0), np.full(shape, 1.0)
     for start, step, half in zip(starts, steps, boxes.half.T):
         step = np.where(np.abs(step) < 1e-9, 1e-9, step)
         center, reach = -start / step, half / np.abs(step)

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from virtual_room.floorplan import ARCHITECTURE, CEILING, FLOOR, Wall, edge_distance, walls_of
+from virtual_room.floorplan import ARCHITECTURE, CEILING, FLOOR, Wall, edge_distance, is_obstacle, walls_of
 from virtual_room.scene import Primitive, Room, SceneObject
 from virtual_room.shapes import Mesh, box_map, euler, mesh, place
 
@@ -51,9 +51,9 @@ def build_mesh(room: Room) -> RoomMesh:
     return RoomMesh(*columns, _runs(owned, triangles))
 
 
-def is_architecture(room: Room, owner: np.ndarray) -> np.ndarray:
+def on_architecture(room: Room, owner: np.ndarray) -> np.ndarray:
     "Which vertices (V,) belong to walls, floor and ceiling?"
-    return np.array([o.model.kind in ARCHITECTURE for o in room.objects])[owner]
+    return np.array([o.kind in ARCHITECTURE for o in room.objects])[owner]
 
 
 def _family(description: tuple) -> tuple:
@@ -65,18 +65,29 @@ def _primitive_table(room: Room, owned: list[Owned]) -> dict[str, np.ndarray]:
     "One row a primitive: how it lies in the room and what it looks like"
     primitives = [p for _, p in owned]
     objects = [room.objects[i] for i, _ in owned]
-    names = ("size", "center", "color", "tile", "emission")
-    table = {name: np.array([getattr(p, name) for p in primitives], float) for name in names}
-    heading = euler(np.array([(0, 0, o.heading) for o in objects], float))
-    rotation = euler(np.array([p.rotation for p in primitives], float))
+    table = {name: _column(primitives, name) for name in ("size", "center", "color", "tile", "emission")}
     table["owner"] = np.array([i for i, _ in owned])
     table["grained"] = np.array([p.texture.startswith("wood") for p in primitives])
     table["cut"] = np.array([p.shape[1] if p.shape[0] == "bevel" else 0 for p in primitives])
-    table["rotation"] = heading @ rotation
-    table["shift"] = (table["center"][:, None] @ rotation)[:, 0, ::2]
-    turned_center = (heading @ table["center"][..., None])[..., 0]
-    table["origin"] = turned_center + np.array([o.at for o in objects])
-    return table
+    return table | _placed_columns(primitives, objects, table["center"])
+
+
+def _column(primitives: list[Primitive], name: str) -> np.ndarray:
+    return np.array([getattr(p, name) for p in primitives], float)
+
+
+def _placed_columns(
+    primitives: list[Primitive], objects: list[SceneObject], center: np.ndarray
+) -> dict[str, np.ndarray]:
+    "How primitives lie in the room: rotation, origin, and the shift of the texture"
+    heading = euler(np.array([(0, 0, o.heading) for o in objects], float))
+    rotation = euler(_column(primitives, "rotation"))
+    turned_center = (heading @ center[..., None])[..., 0]
+    return dict(
+        rotation=heading @ rotation,
+        shift=(center[:, None] @ rotation)[:, 0, ::2],
+        origin=turned_center + np.array([o.at for o in objects]),
+    )
 
 
 def _runs(owned: list[Owned], triangles: list[np.ndarray]) -> list[Run]:
@@ -111,19 +122,18 @@ def contact_shadows(room: Room) -> np.ndarray:
 
 
 def _throws_contact_shadow(o: SceneObject, room: Room) -> bool:
-    under = room.objects[o.support].model.kind
-    flat = o.model.kind in ARCHITECTURE or o.label == "furniture_rug"
-    return not flat and under not in ("wall", "ceiling")
+    under = room.objects[o.support].kind
+    return is_obstacle(o) and under not in ("wall", "ceiling")
 
 
 def _contact_shadow(o: SceneObject, room: Room) -> np.ndarray:
     "A quad (4, 3) a little larger than the footprint, a little above what the object stands on"
-    w, d, _ = o.model.size
-    if room.objects[o.support].model.kind == "floor":
+    w, d, _ = o.size
+    if room.objects[o.support].kind == "floor":
         margin, z = min(.14, .3 * min(w, d)), .0135
     else:
-        margin, z = min(.03, .25 * min(w, d)), o.at[2] + .002
-    if o.model.kind in SLENDER:
+        margin, z = min(.03, .25 * min(w, d)), o.bottom + .002
+    if o.kind in SLENDER:
         margin = -.12 * w
     grown = replace(o, model=replace(o.model, size=(w + 2 * margin, d + 2 * margin, 0)))
     return np.column_stack([grown.footprint, np.full(4, z)])
@@ -137,7 +147,7 @@ def seals(room: Room) -> list[Seal]:
     """
     strips = []
     for wall in walls_of(room.outline):
-        if room.objects[wall.index].model.kind == "wall":
+        if room.objects[wall.index].kind == "wall":
             quads = _wall_strips(wall, room) + _joint_strips(wall, room)
             strips += [(wall.index, quad) for quad in quads]
         strips.append((FLOOR, _level_strip(wall, -BEHIND)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from virtual_room.floorplan import ARCHITECTURE, edge_distance
+from virtual_room.floorplan import edge_distance, is_architecture
 from virtual_room.scene import Primitive, Room, SceneObject, rotation_2d
 from virtual_room.shapes import euler
 
@@ -24,23 +24,24 @@ def occupied(room: Room) -> np.ndarray:
     """
     grid = _shell(room)
     for o in room.objects:
-        if o.model.kind in ARCHITECTURE:
-            continue
-        for p in o.model.primitives:
-            if p.shape[0] not in HOLLOW and min(p.size) > THIN:
-                _occupy(grid, room, o, p)
+        if not is_architecture(o):
+            for p in filter(_is_solid, o.model.primitives):
+                _occupy(grid, *_box_in_cells(room, o, p))
     return grid
+
+
+def _is_solid(p: Primitive) -> bool:
+    return p.shape[0] not in HOLLOW and min(p.size) > THIN
 
 
 def origin(room: Room) -> np.ndarray:
     "The corner (3,) of the first cell in the room's frame"
-    return np.array([*np.min(room.outline, axis=0), 0.0]) - MARGIN * CELL
+    return np.array([*room.low, 0.0]) - MARGIN * CELL
 
 
 def grid_of(room: Room) -> tuple[int, int, int]:
     "Cells along z, y and x: powers of two"
-    extent = np.max(room.outline, axis=0) - np.min(room.outline, axis=0)
-    cells = np.array([*extent, room.height]) / CELL + 2 * MARGIN
+    cells = np.array([*(room.high - room.low), room.height]) / CELL + 2 * MARGIN
     return tuple(2 ** np.ceil(np.log2(cells)).astype(int)[::-1])
 
 
@@ -56,13 +57,17 @@ def _shell(room: Room) -> np.ndarray:
     return np.where(inside & between, 0, 255).astype(np.uint8)
 
 
-def _occupy(grid: np.ndarray, room: Room, o: SceneObject, p: Primitive) -> None:
-    "Fill the cells whose middle is inside a primitive's box"
+def _box_in_cells(room: Room, o: SceneObject, p: Primitive) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Middle (3,), half size (3,) and rotation (3, 3) of a primitive's box, in cells"
     heading = np.eye(3)
     heading[:2, :2] = rotation_2d(o.heading)
     middle = (heading @ p.center + o.at - origin(room)) / CELL - .5
     rotation = heading @ euler(np.array([p.rotation], float))[0]
-    half = np.array(p.size) / 2 / CELL + .2
+    return middle, np.array(p.size) / 2 / CELL + .2, rotation
+
+
+def _occupy(grid: np.ndarray, middle: np.ndarray, half: np.ndarray, rotation: np.ndarray) -> None:
+    "Fill the cells whose middle is inside a box"
     reach = np.abs(rotation) @ half
     low = np.maximum(np.ceil(middle - reach), 0).astype(int)
     high = np.minimum(np.floor(middle + reach) + 1, grid.shape[::-1]).astype(int)
@@ -73,7 +78,8 @@ def _occupy(grid: np.ndarray, room: Room, o: SceneObject, p: Primitive) -> None:
     for i in range(3):
         own = x * rotation[0, i] + y[:, None] * rotation[1, i] + z[:, None, None] * rotation[2, i]
         inside = inside & (np.abs(own) <= half[i])
-    grid[low[2]:high[2], low[1]:high[1], low[0]:high[0]][inside] = 255
+    x_range, y_range, z_range = (slice(a, b) for a, b in zip(low, high))
+    grid[z_range, y_range, x_range][inside] = 255
 
 
 filled = occupied  # old name, removed at the merge

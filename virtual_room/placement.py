@@ -6,6 +6,7 @@ Must not know how models are made or drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from virtual_room.floorplan import (  # noqa: F401  (some names are used from he
     box_distance,
     cells,
     edge_distance,
+    is_architecture,
+    is_obstacle,
     overhang,
     separation,
     walkable,
@@ -47,12 +50,14 @@ class Layout:
 
     def fits(self, o: SceneObject, gap: float = 0.0) -> bool:
         "Inside the room, apart from all others and out of the spaces to keep free"
-        corners = o.footprint
-        if o.at[2] + o.model.size[2] > self.height or (corners < self.low).any() or (corners > self.high).any():
+        if o.top > self.height or self._leaves_bounds(o):
             return False
         if len(self.outline) > 4 and overhang(o, self.outline) > 0:
             return False
         return self.clear_of_others(o, gap) and all(apart(o, other) for other in self.keep_free)
+
+    def _leaves_bounds(self, o: SceneObject) -> bool:
+        return bool((o.footprint < self.low).any() or (o.footprint > self.high).any())
 
     def clear_of_others(self, o: SceneObject, gap: float, but: int = -1) -> bool:
         "Apart from all objects other than number `but`; rugs and the shell of the room are no obstacle"
@@ -99,8 +104,8 @@ class Layout:
     def beside(self, model: Model, index: int, side: int, gap: float) -> int | None:
         "Put the model beside another, backs in line; its index, or None when there is no room"
         other = self.objects[index]
-        sideways = side * (other.model.size[0] / 2 + gap + model.size[0] / 2)
-        backwards = (model.size[1] - other.model.size[1]) / 2
+        sideways = side * (other.size[0] / 2 + gap + model.size[0] / 2)
+        backwards = (model.size[1] - other.size[1]) / 2
         x, y = np.asarray(other.at[:2]) + rotation_2d(other.heading) @ [sideways, backwards]
         o = SceneObject(model, (float(x), float(y), 0.0), other.heading, FLOOR)
         return self.add(o) if self.fits(o, min(gap, .02)) else None
@@ -138,7 +143,7 @@ class Layout:
         turn = float(self.rng.uniform(-180, 180)) if heading is None else heading
         for i in self.rng.permutation(len(under.model.supports))[:TRIED_SURFACES]:
             surface = under.model.supports[i]
-            z = under.at[2] + surface.z
+            z = under.bottom + surface.z
             bounds = _free_bounds(surface, model, turn, back)
             if bounds is None or z + model.size[2] > self.height:
                 continue
@@ -166,7 +171,7 @@ def _free_bounds(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     "The lowest and highest place (2,) of a model's middle on a surface, None where it is too large"
     half = np.abs(rotation_2d(turn)) @ np.asarray(model.size[:2]) / 2
-    low, high = np.array([surface.x0, surface.y0]) + half, np.array([surface.x1, surface.y1]) - half
+    low, high = surface.low + half, surface.high - half
     if (low > high).any() or model.size[2] > surface.headroom:
         return None
     if back:
@@ -176,25 +181,26 @@ def _free_bounds(
 
 def _reach_of(o: SceneObject) -> tuple[float, float, float, float, float]:
     "Middle, radius (none for what is no obstacle), bottom and top"
-    x, y, z = o.at
-    w, d, h = o.model.size
-    is_obstacle = o.model.kind not in ARCHITECTURE and o.label != RUG
-    return x, y, float(np.hypot(w, d)) / 2 if is_obstacle else -np.inf, z, z + h
+    radius = float(np.hypot(*o.size[:2])) / 2 if is_obstacle(o) else -np.inf
+    return o.at[0], o.at[1], radius, o.bottom, o.top
 
 
 def find_faults(room: Room, tolerance: float = 2e-3) -> list[str]:
     "Everything that floats, sinks in, sticks out of the room or stands inside another object, in words"
-    placed = [(i, o) for i, o in enumerate(room.objects) if o.model.kind not in ARCHITECTURE]
+    placed = [(i, o) for i, o in enumerate(room.objects) if not is_architecture(o)]
     faults = []
     for i, o in placed:
-        faults += [f"{o.model.kind} {i} {fault}" for fault in _own_faults(room, o, tolerance)]
-    for n, (i, a) in enumerate(placed):
-        for j, b in placed[n + 1:]:
-            on_each_other = i == b.support or j == a.support
-            over_a_rug = RUG in (a.label, b.label) and a.support == b.support
-            if not (on_each_other or over_a_rug or apart(a, b, -tolerance)):
-                faults.append(f"{a.model.kind} {i} overlaps {b.model.kind} {j}")
+        faults += [f"{o.kind} {i} {fault}" for fault in _own_faults(room, o, tolerance)]
+    for (i, a), (j, b) in combinations(placed, 2):
+        on_each_other = i == b.support or j == a.support
+        if not (on_each_other or _is_over_rug(a, b) or apart(a, b, -tolerance)):
+            faults.append(f"{a.kind} {i} overlaps {b.kind} {j}")
     return faults
+
+
+def _is_over_rug(a: SceneObject, b: SceneObject) -> bool:
+    "Is one of them a rug on the floor of the other?"
+    return RUG in (a.label, b.label) and a.support == b.support
 
 
 def _own_faults(room: Room, o: SceneObject, tolerance: float) -> list[str]:
@@ -202,7 +208,7 @@ def _own_faults(room: Room, o: SceneObject, tolerance: float) -> list[str]:
     faults = []
     if overhang(o, room.outline) > tolerance:
         faults.append("sticks out of the room")
-    if o.at[2] + o.model.size[2] > room.height + tolerance:
+    if o.top > room.height + tolerance:
         faults.append("sticks through the ceiling")
     if not _is_supported(room, o, tolerance):
         faults.append("floats")
@@ -212,19 +218,19 @@ def _own_faults(room: Room, o: SceneObject, tolerance: float) -> list[str]:
 def _is_supported(room: Room, o: SceneObject, tolerance: float) -> bool:
     "Does the object rest on its support: the floor, a surface, a wall behind it or the ceiling above it?"
     under = room.objects[o.support]
-    if under.model.kind == "floor":
-        return abs(o.at[2]) <= tolerance
-    if under.model.kind == "ceiling":
-        return abs(o.at[2] + o.model.size[2] - room.height) <= tolerance
-    if under.model.kind == "wall":
+    if under.kind == "floor":
+        return abs(o.bottom) <= tolerance
+    if under.kind == "ceiling":
+        return abs(o.top - room.height) <= tolerance
+    if under.kind == "wall":
         return edge_distance(o.footprint, room.outline).min() <= .02
-    local = (o.footprint - np.asarray(under.at[:2])) @ rotation_2d(under.heading)
-    z, height = o.at[2] - under.at[2], o.model.size[2]
-    return any(_rests(surface, local, z, height, tolerance) for surface in under.model.supports)
+    return any(_rests_on(surface, o, under, tolerance) for surface in under.model.supports)
 
 
-def _rests(surface: SupportSurface, corners: np.ndarray, z: float, height: float, tolerance: float) -> bool:
-    "Do the corners (4, 2) of a footprint lie on a surface, and is there room above it?"
-    low, high = np.array([surface.x0, surface.y0]), np.array([surface.x1, surface.y1])
-    inside = (corners >= low - tolerance).all() and (corners <= high + tolerance).all()
-    return bool(inside) and abs(z - surface.z) <= tolerance and height <= surface.headroom + tolerance
+def _rests_on(surface: SupportSurface, o: SceneObject, under: SceneObject, tolerance: float) -> bool:
+    "Does the footprint lie on a surface of the object under it, and is there room above?"
+    z = o.bottom - under.bottom
+    if abs(z - surface.z) > tolerance or o.size[2] > surface.headroom + tolerance:
+        return False
+    corners = under.in_own_frame(o.footprint)
+    return bool((corners >= surface.low - tolerance).all() and (corners <= surface.high + tolerance).all())

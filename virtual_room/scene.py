@@ -45,6 +45,16 @@ class SupportSurface:
     z: float
     headroom: float = 10.0
 
+    @property
+    def low(self) -> np.ndarray:
+        "Its least x and y, (2,)"
+        return np.array([self.x0, self.y0])
+
+    @property
+    def high(self) -> np.ndarray:
+        "Its greatest x and y, (2,)"
+        return np.array([self.x1, self.y1])
+
 
 @dataclass(frozen=True)
 class Model:
@@ -76,12 +86,41 @@ class SceneObject:
         "The name of its class in the label table"
         return self.model.label
 
+    @property
+    def kind(self) -> str:
+        "What it is called among people"
+        return self.model.kind
+
+    @property
+    def size(self) -> Vec:
+        "Width, depth and height of the box that it occupies"
+        return self.model.size
+
+    @property
+    def spot(self) -> np.ndarray:
+        "The middle (2,) of its footprint"
+        return np.asarray(self.at[:2])
+
+    @property
+    def bottom(self) -> float:
+        "Height of its lowest plane"
+        return self.at[2]
+
+    @property
+    def top(self) -> float:
+        "Height of its highest plane"
+        return self.at[2] + self.model.size[2]
+
     @cached_property
     def footprint(self) -> np.ndarray:
         "The four corners (4, 2) of its base in the room"
-        w, d = self.model.size[:2]
+        w, d = self.size[:2]
         corners = np.array([[-w, -d], [w, -d], [w, d], [-w, d]]) / 2
-        return corners @ rotation_2d(self.heading).T + np.asarray(self.at[:2])
+        return corners @ rotation_2d(self.heading).T + self.spot
+
+    def in_own_frame(self, points: np.ndarray) -> np.ndarray:
+        "Points (N, 2) of the room in the frame of the object"
+        return (points - self.spot) @ rotation_2d(self.heading)
 
 
 @dataclass(frozen=True)
@@ -118,6 +157,16 @@ class Room:
     ambient: Vec  # linear
 
     things = property(lambda self: self.objects)  # old name, removed at the merge
+
+    @property
+    def low(self) -> np.ndarray:
+        "The least x and y (2,) of the outline"
+        return np.min(self.outline, axis=0)
+
+    @property
+    def high(self) -> np.ndarray:
+        "The greatest x and y (2,) of the outline"
+        return np.max(self.outline, axis=0)
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -186,10 +235,8 @@ _LIMITS = dict(
 
 def _check(name: str, value: Any, low: float, high: float) -> None:
     "Refuse a value that is not a number (or an ascending pair) inside `low`..`high`"
-    wants_pair = isinstance(RoomConfig.__dataclass_fields__[name].default, tuple)
-    numbers = list(value) if wants_pair and isinstance(value, (list, tuple)) else [value]
-    right_count = len(numbers) == (2 if wants_pair else 1)
-    if right_count and all(_is_number_in(v, low, high) for v in numbers) and numbers == sorted(numbers):
+    wants_pair = isinstance(getattr(RoomConfig, name), tuple)
+    if wants_pair and _is_pair_in(value, low, high) or not wants_pair and _is_number_in(value, low, high):
         return
     form = "two ascending numbers" if wants_pair else "a number"
     raise SegError(f"the room setting '{name}' is {value!r}; give {form} between {low:g} and {high:g}.")
@@ -198,6 +245,12 @@ def _check(name: str, value: Any, low: float, high: float) -> None:
 def _is_number_in(value: Any, low: float, high: float) -> bool:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and low <= value <= high
+
+
+def _is_pair_in(value: Any, low: float, high: float) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    return all(_is_number_in(v, low, high) for v in value) and value[0] <= value[1]
 
 
 def load_config(path: str | Path) -> RoomConfig:

@@ -17,7 +17,7 @@ import numpy as np
 from panda3d import core as p3
 
 from nbs_lib.core import SegError
-from virtual_room.floorplan import ARCHITECTURE
+from virtual_room.floorplan import is_architecture
 from virtual_room.light import HEADROOM, gain
 from virtual_room.meshes import RoomMesh, build_mesh
 from virtual_room.occupancy import CELL, grid_of, occupied, origin
@@ -114,7 +114,7 @@ class ShadedRenderer:
         self.labels = label_table(room)
         self.room.removeNode()
         m = build_mesh(room)
-        shell = {i for i, o in enumerate(room.objects) if o.model.kind in ARCHITECTURE}
+        shell = {i for i, o in enumerate(room.objects) if is_architecture(o)}
         self.room = assembled(m, shell)
         self.room.reparentTo(self.root)
         self._forget()
@@ -257,7 +257,7 @@ def _vector(values: Any) -> p3.LVecBase3f:
 
 def _middle(room: Room) -> list[float]:
     "Of the room's bounding box"
-    return [*(np.min(room.outline, axis=0) + np.max(room.outline, axis=0)) / 2, room.height / 2]
+    return [*(room.low + room.high) / 2, room.height / 2]
 
 
 def _aim(lamp: p3.NodePath, light: Light, room: Room) -> None:

@@ -195,7 +195,7 @@ class Upon(Rule):
         "One piece on each"
         indices = []
         for i in site.placed[self.carrier]:
-            width = site.layout.objects[i].model.size[0] * self.width_share
+            width = site.layout.objects[i].size[0] * self.width_share
             model = site.draw(piece, width=width)
             indices.append(site.layout.on_top(model, i, heading=0.0, back=True))
         return indices
