@@ -194,7 +194,7 @@ def test_a_new_piece_needs_one_function_and_its_decorator(monkeypatch):
 
     rooms = [make_room([20, i]) for i in range(12)]
     benches = [o for room in rooms for o in room.objects if o.model.kind == "bench"]
-    assert len(benches) > 8 and {o.label for o in benches} == {"furniture_commode"}
+    assert len(benches) > 4 and {o.label for o in benches} == {"furniture_commode"}
     assert not any(find_faults(room) for room in rooms)
 
 

@@ -194,6 +194,6 @@ def _upright_strip(wall: Wall, s0: float, s1: float, z0: float, z1: float) -> np
 
 def _level_strip(wall: Wall, z: float) -> np.ndarray:
     "A quad along the foot of a wall, its corners counter-clockwise as seen from above"
-    end = wall.length + STRIP
-    corners = ((-STRIP, -STRIP), (end, -STRIP), (end, STRIP), (-STRIP, STRIP))
+    start, end = -STRIP, wall.length + STRIP
+    corners = ((start, -STRIP), (end, -STRIP), (end, STRIP), (start, STRIP))
     return np.array([(*wall.point(s, off), z) for s, off in corners], np.float32)

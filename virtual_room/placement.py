@@ -30,6 +30,7 @@ from virtual_room.floorplan import (  # noqa: F401  (some names are used from he
 from virtual_room.scene import Model, Outline, Room, SceneObject, SupportSurface, rotation_2d
 
 TRIED_SURFACES = 4  # of an object with many
+CENTERED_TRIES = 4
 
 
 @dataclass
@@ -89,12 +90,21 @@ class Layout:
             slack = wall.length - w - 2 * gap
             if slack <= 0:
                 continue
-            share = .5 + self.rng.uniform(-.1, .1) if centered and attempt < 4 else self.rng.random()
+            share = self._share(centered and attempt < CENTERED_TRIES)
             s = wall.length / 2 - slack / 2 + slack * share
             o = self.back_to(model, wall, s, z, off)
             if self.fits(replace(o, model=with_space), gap):
                 return self.add(o)
         return None
+
+    def _share(self, centered: bool) -> float:
+        "A place along a wall, 0..1"
+        return .5 + self.rng.uniform(-.1, .1) if centered else self.rng.random()
+
+    def walls_opposite(self, index: int) -> list[Wall]:
+        "The walls that an object looks at"
+        heading = self.objects[index].heading
+        return [w for w in self.walls if abs((w.heading - heading) % 360 - 180) < 1]
 
     def back_to(self, model: Model, wall: Wall, s: float, z: float, off: float) -> SceneObject:
         "The model with its back to a wall, `s` meters from the wall's start"
@@ -205,14 +215,12 @@ def _is_over_rug(a: SceneObject, b: SceneObject) -> bool:
 
 def _own_faults(room: Room, o: SceneObject, tolerance: float) -> list[str]:
     "What is wrong with an object's place, whatever stands around it"
-    faults = []
-    if overhang(o, room.outline) > tolerance:
-        faults.append("sticks out of the room")
-    if o.top > room.height + tolerance:
-        faults.append("sticks through the ceiling")
-    if not _is_supported(room, o, tolerance):
-        faults.append("floats")
-    return faults
+    checks = {
+        "sticks out of the room": overhang(o, room.outline) > tolerance,
+        "sticks through the ceiling": o.top > room.height + tolerance,
+        "floats": not _is_supported(room, o, tolerance),
+    }
+    return [fault for fault, found in checks.items() if found]
 
 
 def _is_supported(room: Room, o: SceneObject, tolerance: float) -> bool:

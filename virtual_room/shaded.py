@@ -1,4 +1,4 @@
-"""The shaded renderer: one pass of own shaders draws color, instance numbers and, when asked, depth and normals at once.
+"""The shaded renderer: one pass of own shaders draws color, instance numbers and, when asked, depth and normals.
 
 OpenGL (a GPU, or Mesa in software) without a screen. Only this module, `render`, `panda` and `window` know Panda3D.
 """

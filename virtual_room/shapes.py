@@ -132,7 +132,7 @@ def _bent(values: np.ndarray, power: float) -> np.ndarray:
 
 @shape("lathe")
 def lathe(profile: tuple[tuple[float, float], ...], around: int = 14) -> Mesh:
-    "A profile of (radius, height) points, 0..1 each and from the bottom outwards, turned about z; sharp bends stay sharp"
+    "A profile of (radius, height) points, 0..1 and from the bottom outwards, turned about z; sharp bends stay sharp"
     points = np.array(profile, np.float32)
     outward = _profile_normals(points)
     rings = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from virtual_room.floorplan import CEILING, FLOOR, Wall, cells
+from virtual_room.furniture.draws import ANY_HUE, draw_color, draw_int
 from virtual_room.furniture.materials import Material, Rng, draw_textile, draw_wood
 from virtual_room.furniture.primitives import ROD, SIDES, box, picture
 from virtual_room.placement import Layout
@@ -109,7 +110,7 @@ def _floor_material(rng: Rng) -> Material:
     "Planks, carpet or tiles"
     kind = rng.random()
     if kind < .6:
-        stain = hsv(rng.uniform(.04, .11), rng.uniform(.15, .6), rng.uniform(.4, 1))
+        stain = draw_color(rng, (.04, .11), (.15, .6), (.4, 1))
         return Material(stain, pick(rng, "planks"), rng.uniform(.8, 1.4))
     if kind < .85:
         hue = rng.random() if rng.random() < .25 else .09
@@ -128,7 +129,7 @@ def _wall_materials(rng: Rng) -> tuple[Material, Material]:
     plain = Material(tone, texture, tile)
     if rng.random() < .6:
         return plain, plain
-    other = hsv(rng.random(), rng.uniform(.03, .35), rng.uniform(.4, .95))
+    other = draw_color(rng, ANY_HUE, (.03, .35), (.4, .95))
     kind = "plaster" if rng.random() < .6 else "paper"
     return plain, Material(other, pick(rng, kind), .8)
 
@@ -137,7 +138,7 @@ def _draw_openings(layout: Layout) -> list[list[Opening]]:
     "For each wall its openings: one door and up to two windows, each in a wall of its own"
     rng, openings = layout.rng, [[] for _ in layout.walls]
     order = rng.permutation([i for i, wall in enumerate(layout.walls) if wall.length > LEAST_WALL])
-    chosen = order[: 1 + int(rng.integers(1, 3))]
+    chosen = order[: 1 + draw_int(rng, 1, 2)]
     for n, i in enumerate(chosen):
         draw = _draw_window if n else _draw_door
         openings[i].append(draw(rng, layout.walls[i].length, layout.height))
@@ -161,19 +162,21 @@ def _wall_object(wall: Wall, height: float, m: Material, skirting: Material, hol
     length, parts, s = wall.length, [], 0.0
     for hole in [*holes, Opening("end", length, length, 0, 0)]:
         if hole.s0 > s:
-            middle = (s + hole.s0 - length) / 2
-            parts.append(_panel(m, middle, height / 2, hole.s0 - s, height))
-            parts.append(_skirting_board(skirting, middle, hole.s0 - s))
+            parts += _standing_piece(m, skirting, (s + hole.s0 - length) / 2, hole.s0 - s, height)
         middle = (hole.s0 + hole.s1 - length) / 2
         if hole.z0 > 0:
-            parts.append(_panel(m, middle, hole.z0 / 2, hole.width, hole.z0))
-            parts.append(_skirting_board(skirting, middle, hole.width))
+            parts += _standing_piece(m, skirting, middle, hole.width, hole.z0)
         if 0 < hole.z1 < height:
             parts.append(_panel(m, middle, (hole.z1 + height) / 2, hole.width, height - hole.z1))
         s = hole.s1
     x, y = (wall.a + wall.b) / 2
     model = Model("building_wall", "wall", (length, 0, height), tuple(parts))
     return SceneObject(model, (float(x), float(y), 0), wall.heading, FLOOR)
+
+
+def _standing_piece(m: Material, skirting: Material, x: float, w: float, h: float) -> list[Primitive]:
+    "A piece of a wall that stands on the floor, with its skirting board"
+    return [_panel(m, x, h / 2, w, h), _skirting_board(skirting, x, w)]
 
 
 def _skirting_board(m: Material, x: float, w: float) -> Primitive:
@@ -218,7 +221,7 @@ def _door(rng: Rng, w: float, h: float) -> Model:
     parts += [box(frame, x * (w / 2 + .02), 0, 0, .08, .05, h + .06, .004) for x in SIDES]
     parts.append(box(frame, 0, 0, h - .02, w, .05, .08, .004))
     if rng.random() < .75:
-        parts += _door_fields(m, w, h, rows=int(rng.integers(1, 3)))
+        parts += _door_fields(m, w, h, rows=draw_int(rng, 1, 2))
     parts += _door_handle(w * .42 * rng.choice([-1, 1]))
     return Model("building_door", "door", (w + .12, .06, h + .06), _moved_back(parts, .01))
 
@@ -251,7 +254,7 @@ def _window(rng: Rng, w: float, h: float, night: bool) -> Model:
     m = Material(hsv(.1, .04, .95)) if rng.random() < .75 else draw_wood(rng)
     tint, emission = ((.05, .06, .12), .9) if night else ((1.0, 1.0, 1.0), 1.5)
     parts = [picture(pick(rng, "view"), 0, -.06, h / 2, w + .4, h + .4, emission, tint)]
-    parts += _window_frame(m, w, h, panes=int(rng.integers(1, 4)))
+    parts += _window_frame(m, w, h, panes=draw_int(rng, 1, 3))
     has_curtains = rng.random() < .65
     if has_curtains:
         parts += _curtains(rng, w, h)

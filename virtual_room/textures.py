@@ -1,4 +1,4 @@
-"""Procedural textures: `texture("wood:3")` is always the same (H, W, 3) uint8 image, bright so that a color can tint it.
+"""Procedural textures: `texture("wood:3")` is always the same (H, W, 3) uint8 image, bright, for a color to tint.
 
 Must not know which object wears a texture, nor the engine. A kind of texture is a function `(rng) -> (H, W)` or
 `(H, W, 3)` in about 0..1 with the decorator `kind`, which says how many variants there are.
@@ -242,15 +242,23 @@ def _painting(rng: Rng) -> np.ndarray:
 def _landscape(rng: Rng, size: int = 128) -> np.ndarray:
     "A sky over three hills"
     x, y = _axes(size)
-    high = np.array(hsv(rng.uniform(.5, .65), rng.uniform(.1, .5), .95))
-    low = np.array(hsv(rng.choice([.08, .58]), rng.uniform(.05, .5), 1))
+    out = _evening_sky(rng, y)
     hills = [_hill_color(rng, value) for value in (.75, .55, .38)]
-    out = high + (low - high) * y[..., None]
     for i, color in enumerate(hills):
-        wave = np.sin(2 * np.pi * (x * rng.uniform(.5, 2) + rng.random()))
-        line = .6 - .17 * i + .12 * wave + .01 * noise(rng, size, 9, 9)
+        line = .6 - .17 * i + _hill_line(rng, x, size)
         out = np.where((y > 1 - line)[..., None], color, out)
     return out * (1 + .04 * noise(rng, size, 20, 20)[..., None])
+
+
+def _evening_sky(rng: Rng, y: np.ndarray) -> np.ndarray:
+    high = np.array(hsv(rng.uniform(.5, .65), rng.uniform(.1, .5), .95))
+    low = np.array(hsv(rng.choice([.08, .58]), rng.uniform(.05, .5), 1))
+    return high + (low - high) * y[..., None]
+
+
+def _hill_line(rng: Rng, x: np.ndarray, size: int) -> np.ndarray:
+    wave = np.sin(2 * np.pi * (x * rng.uniform(.5, 2) + rng.random()))
+    return .12 * wave + .01 * noise(rng, size, 9, 9)
 
 
 def _hill_color(rng: Rng, value: float) -> np.ndarray:
@@ -283,11 +291,15 @@ def _portrait(rng: Rng, size: int = 128) -> np.ndarray:
     skin = np.array(hsv(.07, rng.uniform(.3, .6), rng.uniform(.35, .95)))
     hair = np.array(hsv(.08, .5, rng.uniform(.1, .6)))
     out = ground * (.8 + .4 * x[..., None])
-    layers = ((coat, (.5, 1.05), (.42, .4)), (hair, (.5, .4), (.21, .25)), (skin, (.5, .45), (.16, .21)))
-    for color, (cx, cy), (rx, ry) in layers:
-        inside = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
-        out = np.where(inside[..., None], color, out)
+    out = np.where(_ellipse(x, y, .5, 1.05, .42, .4), coat, out)
+    out = np.where(_ellipse(x, y, .5, .4, .21, .25), hair, out)
+    out = np.where(_ellipse(x, y, .5, .45, .16, .21), skin, out)
     return out * (1 + .04 * noise(rng, size)[..., None])
+
+
+def _ellipse(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
+    "Which pixels (H, W, 1) are inside"
+    return (((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1)[..., None]
 
 
 def _photo(rng: Rng, size: int = 128) -> np.ndarray:
@@ -316,21 +328,19 @@ def _clock(rng: Rng, size: int = 128) -> np.ndarray:
     ground, ink = (30, 235) if is_dark else (245, 25)
     image = Image.new("L", (size, size), ground)
     draw = ImageDraw.Draw(image)
-
-    def line(turn: float, r0: float, r1: float, width: int) -> None:
-        ends = []
-        for r in (r0, r1):
-            reach = size / 2 * r
-            ends.append((size / 2 + reach * np.sin(turn), size / 2 - reach * np.cos(turn)))
-        draw.line(ends, fill=ink, width=width)
-
     for i in range(12):
-        is_quarter = i % 3 == 0
-        line(i * np.pi / 6, .68 if is_quarter else .76, .88, 6 if is_quarter else 3)
+        start, width = (.76, 3) if i % 3 else (.68, 6)
+        draw.line(_spoke(size, i * np.pi / 6, start, .88), fill=ink, width=width)
     hour = rng.uniform(0, 12)
-    line(hour * np.pi / 6, 0, .5, 7)
-    line(hour % 1 * 2 * np.pi, 0, .76, 4)
+    draw.line(_spoke(size, hour * np.pi / 6, 0, .5), fill=ink, width=7)
+    draw.line(_spoke(size, hour % 1 * 2 * np.pi, 0, .76), fill=ink, width=4)
     return np.asarray(image) / 255
+
+
+def _spoke(size: int, turn: float, *radii: float) -> list[tuple[float, float]]:
+    "Points of a dial in one direction, at shares of its radius"
+    half = size / 2
+    return [(half + half * r * np.sin(turn), half - half * r * np.cos(turn)) for r in radii]
 
 
 @kind("phone", variants=5, fitted=True)
@@ -350,13 +360,29 @@ def _phone(rng: Rng, size: int = 64) -> np.ndarray:
 def _view(rng: Rng, size: int = 128) -> np.ndarray:
     "What one sees through a window: sky, and trees or houses"
     x, y = _axes(size)
-    sky = np.array(hsv(.58, rng.uniform(.05, .5), 1.0)) * np.ones((size, size, 1))
-    sky = 1 - (1 - sky) * (1.1 - y)[..., None]
+    sky = _sky(rng, y)
+    line, ground = _trees(rng, size)
+    if rng.random() < .4:
+        line, ground = _houses(rng, x, y)
+    return np.where((y > line[None])[..., None], ground, sky)
+
+
+def _sky(rng: Rng, y: np.ndarray) -> np.ndarray:
+    "Paler towards the horizon"
+    blue = np.array(hsv(.58, rng.uniform(.05, .5), 1.0)) * np.ones((*y.shape, 1))
+    return 1 - (1 - blue) * (1.1 - y)[..., None]
+
+
+def _trees(rng: Rng, size: int) -> tuple[np.ndarray, np.ndarray]:
+    "Where the sky ends (size,), and what is below (size, size, 3)"
     line = rng.uniform(.35, .7) + .05 * noise(rng, size, 3, 3)[0]
     green = np.array(hsv(rng.uniform(.2, .33), rng.uniform(.2, .5), rng.uniform(.3, .6)))
-    ground = green * (1 + .25 * noise(rng, size, 12, 12)[..., None])
-    if rng.random() < .4:
-        line = np.repeat(rng.uniform(.2, .7, 8), size // 8)
-        is_window = ((x * 32 % 2 < 1) & (y * 32 % 2 < 1))[..., None]
-        ground = np.where(is_window, .35, .75 * np.array(hsv(rng.uniform(0, .1), .2, .9)))
-    return np.where((y > line[None])[..., None], ground, sky)
+    return line, green * (1 + .25 * noise(rng, size, 12, 12)[..., None])
+
+
+def _houses(rng: Rng, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Where the sky ends (size,), and what is below (size, size, 3)"
+    line = np.repeat(rng.uniform(.2, .7, 8), len(x) // 8)
+    is_window = ((x * 32 % 2 < 1) & (y * 32 % 2 < 1))[..., None]
+    wall = .75 * np.array(hsv(rng.uniform(0, .1), .2, .9))
+    return line, np.where(is_window, .35, wall)

@@ -3,7 +3,7 @@
 How to add a piece, in one file:
 1. Choose the module it belongs to (`beds`, `storage`, `lamps`, `tableware`, ...).
 2. Write a function `(rng, style) -> Model` there that builds it of primitives (see `primitives`), front towards +y.
-3. Decorate it: `@furniture(label="furniture_bench", place=OnFloor(chance=Chance("furniture")))`; label "empty" is unlabelled.
+3. Decorate it: `@furniture(label="furniture_bench", place=OnFloor(chance=WANTED))`; label "empty" is unlabelled.
 4. `place` says where, how often and after what it comes into a room; all rules are in `rules`.
 5. A new label needs its row in labels.csv (and `nbs_lib.labels.ROOM_LABELS`); raise `generate.VERSION`. Nothing else.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from virtual_room.furniture.draws import draw_int, draw_sizes
 from virtual_room.furniture.materials import Material, Rng, Style, draw_textile
 from virtual_room.furniture.primitives import SIDES, box, legs, model_of, rod, soft
 from virtual_room.furniture.registry import furniture
@@ -14,22 +15,29 @@ MOSTLY = Chance("furniture", factor=.6, least=.4)
 @furniture(label="furniture_doubleBed", place=AgainstWall(turn=Turn.BED, chance=MOSTLY, tries=60, centered=.5))
 def double_bed(rng: Rng, style: Style) -> Model:
     "A frame with a head, a mattress, a blanket and pillows"
-    w, d = rng.uniform(1.4, 1.95), rng.uniform(2.0, 2.2)
-    base, thick, head = rng.uniform(.15, .35), rng.uniform(.16, .26), rng.uniform(.75, 1.25)
+    w, d = draw_sizes(rng, (1.4, 1.95), (2.0, 2.2))
+    base, thick, head = draw_sizes(rng, (.15, .35), (.16, .26), (.75, 1.25))
     sheet = Material((.97, .97, .95), "fabric:2" if rng.random() < .2 else "plain", .4)
     cover, pillow = style.textile(rng), style.textile(rng)
     back = style.textile(rng) if rng.random() < .4 else style.wood
-    parts = [box(style.wood, 0, 0, .06, w, d - .04, base - .04, .015)]
-    parts += legs(rng, style.wood, w, d - .1, .07)
+    parts = _frame(rng, style.wood, w, d, base)
     parts += _head(rng, back, w, -d / 2 + .04, head)
     parts.append(box(sheet, 0, .03, base, w - .06, d - .12, thick, .06))
     if rng.random() < .35:
-        parts.append(box(style.wood, 0, d / 2 - .03, .05, w, .06, rng.uniform(base, .75), .015))
+        parts.append(_foot_board(rng, style.wood, w, d, base))
     pillowcase = pillow if rng.random() < .6 else sheet
     top = base + thick
     parts += _blankets(rng, cover, w, d, top, thick)
     parts += _pillows(rng, pillowcase, w, d, top)
     return model_of("double bed", (w, d, max(head, top + .3)), parts)
+
+
+def _frame(rng: Rng, m: Material, w: float, d: float, base: float) -> list[Primitive]:
+    return [box(m, 0, 0, .06, w, d - .04, base - .04, .015), *legs(rng, m, w, d - .1, .07)]
+
+
+def _foot_board(rng: Rng, m: Material, w: float, d: float, base: float) -> Primitive:
+    return box(m, 0, d / 2 - .03, .05, w, .06, rng.uniform(base, .75), .015)
 
 
 def _head(rng: Rng, m: Material, w: float, y: float, h: float) -> list[Primitive]:
@@ -38,8 +46,8 @@ def _head(rng: Rng, m: Material, w: float, y: float, h: float) -> list[Primitive
     if kind < .45:
         return [box(m, 0, y, .1, w, .08, h - .1, .03)]
     if kind < .75:
-        return _upholstered_head(m, w, y, h, fields=int(rng.integers(2, 6)))
-    return _barred_head(m, w, y, h, bars=int(rng.integers(6, 13)))
+        return _upholstered_head(m, w, y, h, fields=draw_int(rng, 2, 5))
+    return _barred_head(m, w, y, h, bars=draw_int(rng, 6, 12))
 
 
 def _upholstered_head(m: Material, w: float, y: float, h: float, fields: int) -> list[Primitive]:
@@ -64,9 +72,14 @@ def _blankets(rng: Rng, cover: Material, w: float, d: float, top: float, thick: 
     height = thick * .75 + rng.uniform(.03, .07)
     parts = [box(cover, 0, foot - length / 2, top - thick * .75, w - .01, length, height, .045)]
     if rng.random() < .4:
-        throw, length = draw_textile(rng), rng.uniform(.3, .5)
-        parts.append(box(throw, 0, foot - .25, top - thick * .7, w - .004, length, thick * .7 + .085, .03))
+        parts.append(_throw(rng, w, foot - .25, top, thick))
     return parts
+
+
+def _throw(rng: Rng, w: float, y: float, top: float, thick: float) -> Primitive:
+    "A second blanket across the bed"
+    m, length = draw_textile(rng), rng.uniform(.3, .5)
+    return box(m, 0, y, top - thick * .7, w - .004, length, thick * .7 + .085, .03)
 
 
 def _pillows(rng: Rng, pillow: Material, w: float, d: float, top: float) -> list[Primitive]:
@@ -77,8 +90,10 @@ def _pillows(rng: Rng, pillow: Material, w: float, d: float, top: float) -> list
     for x in SIDES:
         turn = (-lean, 0, rng.uniform(-6, 6))
         parts.append(soft(pillow, x * w / 4, -d / 2 + .3, z, width, .42, .17, .45, turn))
-    for _ in range(int(rng.integers(0, 4))):
-        m, x = draw_textile(rng), rng.uniform(-.3, .3) * w
-        turn = (-rng.uniform(40, 60), 0, rng.uniform(-15, 15))
-        parts.append(soft(m, x, -d / 2 + .52, top + .1, .4, .36, .15, .5, turn))
-    return parts
+    return parts + [_cushion(rng, w, -d / 2 + .52, top + .1) for _ in range(draw_int(rng, 0, 3))]
+
+
+def _cushion(rng: Rng, w: float, y: float, z: float) -> Primitive:
+    m, x = draw_textile(rng), rng.uniform(-.3, .3) * w
+    turn = (-rng.uniform(40, 60), 0, rng.uniform(-15, 15))
+    return soft(m, x, y, z, .4, .36, .15, .5, turn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from virtual_room.furniture.draws import draw_sizes
 from virtual_room.furniture.materials import Material, Rng, Style, draw_textile
 from virtual_room.furniture.primitives import SIDES, box, model_of, soft
 from virtual_room.furniture.registry import furniture
@@ -13,7 +14,7 @@ from virtual_room.textures import hsv
 @furniture(label="empty", place=CLUTTER)
 def parcel(rng: Rng, style: Style) -> Model:
     "A cardboard box, open or taped"
-    w, d, h = rng.uniform(.2, .45), rng.uniform(.18, .35), rng.uniform(.12, .32)
+    w, d, h = draw_sizes(rng, (.2, .45), (.18, .35), (.12, .32))
     m = Material(hsv(.08, rng.uniform(.3, .5), rng.uniform(.55, .8)))
     parts = [box(m, 0, 0, 0, w, d, h)]
     if rng.random() < .5:
@@ -48,8 +49,8 @@ def clothes(rng: Rng, style: Style) -> Model:
     parts = []
     for _ in range(3):
         m = draw_textile(rng)
-        x, y = rng.uniform(-.08, .08), rng.uniform(-.08, .08)
-        w, d, h = rng.uniform(.25, .4), rng.uniform(.2, .35), rng.uniform(.06, .13)
+        x, y = draw_sizes(rng, (-.08, .08), (-.08, .08))
+        w, d, h = draw_sizes(rng, (.25, .4), (.2, .35), (.06, .13))
         parts.append(soft(m, x, y, .0, w, d, h, .8, (0, 0, rng.uniform(0, 180))))
     return model_of("clothes", (.56, .56, .13), parts)
 
@@ -57,5 +58,5 @@ def clothes(rng: Rng, style: Style) -> Model:
 @furniture(label="empty", place=CLUTTER)
 def floor_cushion(rng: Rng, style: Style) -> Model:
     "A thick cushion"
-    w, h = rng.uniform(.38, .6), rng.uniform(.12, .2)
+    w, h = draw_sizes(rng, (.38, .6), (.12, .2))
     return model_of("cushion", (w, w, h), [soft(draw_textile(rng), 0, 0, 0, w, w, h, .5)])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from virtual_room.furniture.draws import draw_color, draw_sizes
 from virtual_room.furniture.materials import Material, Rng, Style, draw_ceramic
 from virtual_room.furniture.primitives import box, lathe, model_of, picture
 from virtual_room.furniture.registry import furniture
 from virtual_room.furniture.rules import ITEM_WANTED, WANTED, Chance, FlatInMiddle, OnFloor, OnWall, Turn
 from virtual_room.scene import Model, Primitive
-from virtual_room.textures import hsv, pick
+from virtual_room.textures import pick
 
 BY_A_WALL = dict(turn=Turn.DECORATION, chance=Chance("distractors", .6), near_wall=1.0)
 POT = ((0, 0), (.9, 0), (1, .1), (1, .95), (.95, 1), (.85, 1), (.85, .3), (0, .3))
@@ -23,7 +24,7 @@ GOLDEN_ANGLE = 137.5  # degrees from leaf to leaf
 @furniture(label="furniture_rug", place=FlatInMiddle(turn=Turn.RUG, chance=WANTED))
 def rug(rng: Rng, style: Style) -> Model:
     "A thin plate with a pattern on top"
-    w, d = rng.uniform(1.2, 2.4), rng.uniform(.8, 1.7)
+    w, d = draw_sizes(rng, (1.2, 2.4), (.8, 1.7))
     pattern = pick(rng, "rug")
     top = Primitive(("panel", 10, 8), (w, 1, d), (0, 0, .012), (1, 1, 1), pattern, 0, (90, 0, 0))
     return model_of("rug", (w, d, .012), [box(Material((.5, .47, .42)), 0, 0, 0, w, d, .005), top])
@@ -38,7 +39,7 @@ def painting(rng: Rng, style: Style) -> Model:
     sides = rng.uniform(.3, 1.05, 2)
     is_wide = rng.random() < .6
     w, h = sorted(sides, reverse=is_wide)
-    border, depth = rng.uniform(.015, .06), rng.uniform(.02, .04)
+    border, depth = draw_sizes(rng, (.015, .06), (.02, .04))
     frame = rng.choice([style.wood, style.metal, Material((.08, .08, .08)), Material((.95, .95, .93))])
     front = depth / 2 + .003
     parts = [box(frame, 0, 0, 0, w, depth, h, .006)]
@@ -80,8 +81,8 @@ def _round_clock(rim: Material, dial: str, w: float) -> list[Primitive]:
 @furniture(label="empty", place=OnFloor(**BY_A_WALL))
 def plant(rng: Rng, style: Style) -> Model:
     "A pot of leaves; unlabelled"
-    w, h, pot = rng.uniform(.25, .4), rng.uniform(.6, 1.2), rng.uniform(.2, .32)
-    color = hsv(rng.uniform(.22, .38), rng.uniform(.4, .7), rng.uniform(.25, .6))
+    w, h, pot = draw_sizes(rng, (.25, .4), (.6, 1.2), (.2, .32))
+    color = draw_color(rng, (.22, .38), (.4, .7), (.25, .6))
     parts = [lathe(draw_ceramic(rng), POT, 0, w * .8, pot)]
     parts += [_leaf(rng, color, i * GOLDEN_ANGLE, w, h, pot) for i in range(LEAVES)]
     return model_of("plant", (w, w, h), parts)
@@ -99,6 +100,6 @@ def _leaf(rng: Rng, color: tuple, turn: float, w: float, h: float, pot: float) -
 @furniture(label="empty", place=OnFloor(**BY_A_WALL))
 def basket(rng: Rng, style: Style) -> Model:
     "Woven and open; unlabelled"
-    w, h = rng.uniform(.24, .4), rng.uniform(.26, .42)
-    color = hsv(rng.uniform(.05, .12), rng.uniform(.1, .5), rng.uniform(.4, .9))
+    w, h = draw_sizes(rng, (.24, .4), (.26, .42))
+    color = draw_color(rng, (.05, .12), (.1, .5), (.4, .9))
     return model_of("basket", (w, w, h), [lathe(Material(color, "carpet:1", .2), BASKET, 0, w, h)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from virtual_room.furniture.draws import ANY_HUE, draw_color, draw_int, one_of
 from virtual_room.furniture.materials import Material, Rng, Style, draw_ceramic
 from virtual_room.furniture.primitives import SIDES, box, lathe, model_of, picture, soft
 from virtual_room.furniture.registry import furniture
@@ -34,7 +35,7 @@ def mug(rng: Rng, style: Style) -> Model:
     "With a handle"
     w, h, m = rng.uniform(.075, .1), rng.uniform(.085, .12), draw_ceramic(rng)
     grip = Primitive(("ring", .22), (h * .65, .014, h * .65), (w * .62, 0, h * .5), m.color)
-    profile = MUGS[int(rng.integers(3))]
+    profile = one_of(rng, MUGS)
     return model_of("mug", (w * 1.7, w * 1.7, h), [lathe(m, profile, 0, w, h), grip])
 
 
@@ -42,7 +43,7 @@ def mug(rng: Rng, style: Style) -> Model:
 def bowl(rng: Rng, style: Style) -> Model:
     "Deep or flat"
     w, m = rng.uniform(.17, .3), draw_ceramic(rng)
-    profile = BOWLS[int(rng.integers(2))]
+    profile = one_of(rng, BOWLS)
     return model_of("bowl", (w, w, w * .42), [lathe(m, profile, 0, w, w * rng.uniform(.3, .42))])
 
 
@@ -61,7 +62,7 @@ def plate(rng: Rng, style: Style) -> Model:
 def vase(rng: Rng, style: Style) -> Model:
     "Of any shape, without flowers"
     w, h, m = rng.uniform(.11, .2), rng.uniform(.2, .38), draw_ceramic(rng)
-    profile = VASES[int(rng.integers(len(VASES)))]
+    profile = one_of(rng, VASES)
     return model_of("vase", (w, w, h), [lathe(m, profile, 0, w, h)])
 
 
@@ -106,9 +107,9 @@ def _desk_phone(m: Material) -> list[Primitive]:
 def book_stack(rng: Rng, style: Style) -> Model:
     "One to three books; unlabelled"
     parts, z = [], 0.0
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(draw_int(rng, 1, 3)):
         h = rng.uniform(.015, .04)
-        m = Material(hsv(rng.random(), rng.uniform(.1, .7), rng.uniform(.2, .9)))
+        m = Material(draw_color(rng, ANY_HUE, (.1, .7), (.2, .9)))
         parts.append(box(m, 0, 0, z, .15, .2, h, 0, (0, 0, rng.uniform(-10, 10))))
         z += h
     return model_of("books", (.2, .24, z), parts)

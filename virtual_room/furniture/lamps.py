@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from virtual_room.furniture.draws import draw_sizes, one_of
 from virtual_room.furniture.materials import Material, Rng, Style, draw_ceramic
 from virtual_room.furniture.primitives import box, lathe, model_of, rod
 from virtual_room.furniture.registry import furniture
@@ -41,7 +42,7 @@ def _is_shade(p: Primitive) -> bool:
 
 def _shade(rng: Rng, z: float, w: float, h: float) -> Primitive:
     "Mostly white or cream, sometimes of a color"
-    profile = SHADES[int(rng.integers(len(SHADES)))]
+    profile = one_of(rng, SHADES)
     if rng.random() < .75:
         color = hsv(rng.uniform(.05, .15), rng.choice([.05, .2]), .97)
     else:
@@ -52,7 +53,7 @@ def _shade(rng: Rng, z: float, w: float, h: float) -> Primitive:
 @furniture(label="furniture_floor_lamp", place=OnFloor(turn=Turn.FLOOR_LAMP, chance=WANTED, gap=.03, near_wall=1.0))
 def floor_lamp(rng: Rng, style: Style) -> Model:
     "A shade on a stem with a round base or three legs"
-    h, w, base = rng.uniform(1.35, 1.8), rng.uniform(.28, .5), rng.uniform(.22, .32)
+    h, w, base = draw_sizes(rng, (1.35, 1.8), (.28, .5), (.22, .32))
     stem = style.metal if rng.random() < .6 else style.wood
     shade_height = rng.uniform(.2, .35)
     if rng.random() < .7:
@@ -74,8 +75,8 @@ def _tripod(m: Material, h: float) -> list[Primitive]:
 @furniture(label="items_nightLamp", place=OnEach(turn=Turn.TABLE_LAMP, chance=ITEM_WANTED, carrier="night_table"))
 def night_lamp(rng: Rng, style: Style) -> Model:
     "A small shade on a turned foot"
-    h, w = rng.uniform(.3, .48), rng.uniform(.18, .28)
-    profile = FEET[int(rng.integers(len(FEET)))]
+    h, w = draw_sizes(rng, (.3, .48), (.18, .28))
+    profile = one_of(rng, FEET)
     m = rng.choice([style.metal, style.wood, draw_ceramic(rng)])
     foot = h * rng.uniform(.45, .6)
     parts = [lathe(m, profile, 0, w * rng.uniform(.35, .65), foot)]
@@ -87,7 +88,7 @@ def night_lamp(rng: Rng, style: Style) -> Model:
 @furniture(label="empty", place=FromCeiling(turn=Turn.CEILING_LAMP))
 def ceiling_lamp(rng: Rng, style: Style) -> Model:
     "A shade on a cable; unlabelled"
-    size, drop = rng.uniform(.25, .45), rng.uniform(.12, .5)
+    size, drop = draw_sizes(rng, (.25, .45), (.12, .5))
     rng.random(6)  # taken and not used since the first version: without it every seed would give other rooms
     shade = _shade(rng, 0, size, .15)
     cable = rod(style.metal, 0, 0, .12, .02, drop - .12)

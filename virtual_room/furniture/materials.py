@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from virtual_room.assets import Asset
+from virtual_room.furniture.draws import ANY_HUE, draw_color, one_of
 from virtual_room.scene import Vec
 from virtual_room.textures import hsv, pick
 
@@ -33,29 +34,35 @@ class Style:
 
     def textile(self, rng: Rng) -> Material:
         "One of the room's fabrics"
-        return self.textiles[int(rng.integers(len(self.textiles)))]
+        return one_of(rng, self.textiles)
 
 
 def draw_style(rng: Rng, assets: tuple[Asset, ...] = (), asset_share: float = 0.0) -> Style:
     "The style of a room"
     wood = draw_wood(rng)
     front = wood if rng.random() < .6 else draw_wood(rng)
-    shine = rng.uniform(.1, .8)
-    gray = rng.random() < .7
-    metal = Material((shine, shine, shine) if gray else hsv(.12, .45, rng.uniform(.5, .85)))
+    metal = draw_metal(rng)
     textiles = tuple(draw_textile(rng) for _ in range(4))
     return Style(wood, front, metal, textiles, assets, asset_share)
+
+
+def draw_metal(rng: Rng) -> Material:
+    "Steel of any brightness, or brass"
+    shine = rng.uniform(.1, .8)
+    if rng.random() < .7:
+        return Material((shine, shine, shine))
+    return Material(hsv(.12, .45, rng.uniform(.5, .85)))
 
 
 def draw_wood(rng: Rng) -> Material:
     "Stained wood, or painted white, gray, black or a color"
     kind = rng.random()
     if kind < .6:
-        stain = hsv(rng.uniform(.04, .11), rng.uniform(.3, .7), rng.uniform(.3, 1))
+        stain = draw_color(rng, (.04, .11), (.3, .7), (.3, 1))
         return Material(stain, pick(rng, "wood"), .5)
     if kind < .92:
         return Material(hsv(rng.uniform(.05, .6), rng.uniform(0, .08), rng.choice([.95, .9, .6, .25, .12])))
-    return Material(hsv(rng.random(), rng.uniform(.1, .45), rng.uniform(.3, .9)))
+    return Material(draw_color(rng, ANY_HUE, (.1, .45), (.3, .9)))
 
 
 def draw_textile(rng: Rng) -> Material:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from virtual_room.furniture.draws import one_of
 from virtual_room.furniture.materials import Material, Rng, Style
 from virtual_room.furniture.primitives import SIDES, box, lathe, model_of, soft
 from virtual_room.furniture.registry import furniture
@@ -30,7 +31,7 @@ def dog(rng: Rng, style: Style) -> Model:
     shade = rng.uniform(.5, 1.6)
     main = Material(color, pick(rng, "fur"), .3)
     second = Material(tuple(min(1.0, c * shade) for c in color), pick(rng, "fur"), .3)
-    pose = (_standing, _sitting, _lying)[int(rng.integers(3))]
+    pose = one_of(rng, (_standing, _sitting, _lying))
     coat = Coat(main, second if rng.random() < .5 else main)
     parts, size = pose(rng, coat)
     return model_of("dog", _scaled(size, scale), [_scaled_primitive(p, scale) for p in parts])

@@ -104,7 +104,7 @@ def _cabinet_fronts(
     for i in range(columns * fronts.rows):
         x = -w / 2 + .015 + field_w * (i % columns + .5)
         z = foot + .01 + field_h * (i // columns)
-        parts.append(box(style.front, x, d / 2 - .012, z, field_w - .012, .02, field_h - .012, .004))
+        parts.append(_front(style.front, x, d, z, field_w, field_h))
         if fronts.are_doors:
             inward = 1 if i % columns < columns / 2 else -1
             at = x + (field_w / 2 - .05) * inward
@@ -112,6 +112,11 @@ def _cabinet_fronts(
         else:
             parts.append(handle(style.metal, x, d / 2 + .005, z + field_h * .55, field_w, has_knobs))
     return parts
+
+
+def _front(m: Material, x: float, d: float, z: float, w: float, h: float) -> Primitive:
+    "The front of a drawer or a door, a little smaller than its field"
+    return box(m, x, d / 2 - .012, z, w - .012, .02, h - .012, .004)
 
 
 def top_of(w: float, d: float, h: float, headroom: float = 10.0) -> tuple[SupportSurface, ...]:

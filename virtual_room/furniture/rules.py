@@ -12,12 +12,14 @@ from typing import Callable
 
 from virtual_room.assets import stand_in
 from virtual_room.floorplan import CEILING, FLOOR, Wall, overhang
+from virtual_room.furniture.draws import draw_int, one_of
 from virtual_room.furniture.materials import Rng, Style
 from virtual_room.placement import Layout
-from virtual_room.scene import Model, Range, RoomConfig, SceneObject
+from virtual_room.scene import Model, Range, RoomConfig, SceneObject, Vec
 
 TRIED_OBJECTS = 3  # for a small item, of those it may stand on
 MIDDLE_TRIES = 12
+SIDES = (-1, 1)
 
 
 class Turn(IntEnum):
@@ -56,7 +58,7 @@ class Piece:
         model = self.make(rng, style, **size).labeled(self.label)
         own = [asset for asset in style.assets if asset.label == self.label]
         if own and rng.random() < style.asset_share:
-            return stand_in(model, own[int(rng.integers(len(own)))])
+            return stand_in(model, one_of(rng, own))
         return model
 
 
@@ -90,6 +92,16 @@ class Site:
     def carriers(self) -> list[int]:
         "The objects on which small items may stand, by rank"
         return [index for _, index in sorted(self.ranked, key=lambda pair: pair[0])]
+
+    def happens(self, probability: float) -> bool:
+        "Does something happen this time? 0 and 1 take nothing from the generator"
+        if probability in (0, 1):
+            return bool(probability)
+        return bool(self.rng.random() < probability)
+
+    def neighbor(self, name: str) -> int | None:
+        "The first placed piece of a name"
+        return next(iter(self.placed[name]), None)
 
     def draw(self, piece: Piece, **size: float) -> Model:
         "A model of a piece in the style of the room"
@@ -127,11 +139,6 @@ class Rule:
             site.ranked += [(self.carrier_rank, i) for i in found]
 
 
-def _draw_probability(rng: Rng, probability: float) -> bool:
-    "0 and 1 take nothing from the generator"
-    return bool(probability) if probability in (0, 1) else bool(rng.random() < probability)
-
-
 @dataclass(frozen=True, kw_only=True)
 class AgainstWall(Rule):
     "With its back to any wall"
@@ -140,8 +147,7 @@ class AgainstWall(Rule):
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "One piece"
-        model = site.draw(piece)
-        centered = _draw_probability(site.rng, self.centered)
+        model, centered = site.draw(piece), site.happens(self.centered)
         return [site.layout.against_wall(model, tries=self.tries, centered=centered)]
 
 
@@ -152,12 +158,11 @@ class Beside(Rule):
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "The same model twice, or once"
-        model = site.draw(piece)
-        neighbors = site.placed[self.neighbor]
-        if not neighbors:
+        model, neighbor = site.draw(piece), site.neighbor(self.neighbor)
+        if neighbor is None:
             return [site.layout.against_wall(model)]
         gap = float(site.rng.uniform(.04, .12))
-        return [site.layout.beside(model, neighbors[0], side, gap) for side in (-1, 1)]
+        return [site.layout.beside(model, neighbor, side, gap) for side in SIDES]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,21 +173,18 @@ class Opposite(Rule):
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "One piece"
-        walls = self._opposite_walls(site)
-        model = site.draw(piece)
-        found = None
+        walls, model = self._opposite_walls(site), site.draw(piece)
         if walls:
             found = site.layout.against_wall(model, walls=walls, centered=True, above=self.above)
-        if found is None:
-            found = site.layout.against_wall(model, above=self.above)
-        return [found]
+            if found is not None:
+                return [found]
+        return [site.layout.against_wall(model, above=self.above)]
 
     def _opposite_walls(self, site: Site) -> list[Wall]:
-        neighbors = site.placed[self.neighbor]
-        if not neighbors:
+        neighbor = site.neighbor(self.neighbor)
+        if neighbor is None:
             return []
-        heading = site.layout.objects[neighbors[0]].heading
-        return [w for w in site.layout.walls if abs((w.heading - heading) % 360 - 180) < 1]
+        return site.layout.walls_opposite(neighbor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,12 +195,12 @@ class Upon(Rule):
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "One piece on each"
-        indices = []
-        for i in site.placed[self.carrier]:
-            width = site.layout.objects[i].size[0] * self.width_share
-            model = site.draw(piece, width=width)
-            indices.append(site.layout.on_top(model, i, heading=0.0, back=True))
-        return indices
+        return [self._put_on(site, piece, i) for i in site.placed[self.carrier]]
+
+    def _put_on(self, site: Site, piece: Piece, carrier: int) -> int | None:
+        width = site.layout.objects[carrier].size[0] * self.width_share
+        model = site.draw(piece, width=width)
+        return site.layout.on_top(model, carrier, heading=0.0, back=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +213,7 @@ class OnFloor(Rule):
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "One piece"
-        model = site.draw(piece)
-        near_wall = _draw_probability(site.rng, self.near_wall)
+        model, near_wall = site.draw(piece), site.happens(self.near_wall)
         return [site.layout.on_floor(model, self.gap, self.tries, near_wall, self.faces_middle)]
 
 
@@ -225,8 +226,8 @@ class Scattered(OnFloor):
         "Any piece, again and again"
         if not self.happens(site):
             return
-        for _ in range(_draw_count(site.rng, self.count)):
-            piece = pieces[int(site.rng.integers(len(pieces)))]
+        for _ in range(draw_int(site.rng, *self.count)):
+            piece = one_of(site.rng, pieces)
             self.record(site, piece, self.put(site, piece))
 
 
@@ -236,17 +237,24 @@ class FlatInMiddle(Rule):
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "One piece, square to the walls most of the time"
-        rng, (x0, y0, x1, y1) = site.rng, site.layout.main
         model = site.draw(piece)
-        is_square = rng.random() < .7
-        turn = float(rng.choice([0, 90])) if is_square else float(rng.uniform(0, 180))
+        turn = self._turn(site.rng)
         for _ in range(MIDDLE_TRIES):
-            x = x0 + rng.uniform(.25, .75) * (x1 - x0)
-            y = y0 + rng.uniform(.25, .75) * (y1 - y0)
-            o = SceneObject(model, (float(x), float(y), 0.0), turn, FLOOR)
+            o = SceneObject(model, self._place(site), turn, FLOOR)
             if overhang(o, site.layout.outline) < -.08:
                 return [site.layout.add(o)]
         return [None]
+
+    def _turn(self, rng: Rng) -> float:
+        is_square = rng.random() < .7
+        return float(rng.choice([0, 90])) if is_square else float(rng.uniform(0, 180))
+
+    def _place(self, site: Site) -> Vec:
+        "A point in the middle half of the floor"
+        x0, y0, x1, y1 = site.layout.main
+        x = x0 + site.rng.uniform(.25, .75) * (x1 - x0)
+        y = y0 + site.rng.uniform(.25, .75) * (y1 - y0)
+        return float(x), float(y), 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +267,7 @@ class OnWall(Rule):
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "One piece or several"
-        count = _draw_count(site.rng, self.count) if self.count else 1
+        count = draw_int(site.rng, *self.count) if self.count else 1
         return [self._hang(site, piece) for _ in range(count)]
 
     def _hang(self, site: Site, piece: Piece) -> int | None:
@@ -309,7 +317,7 @@ class OnAnySurface(Rule):
         if not site.carriers:
             return
         for piece in pieces:
-            for _ in range(_draw_count(site.rng, self.count)):
+            for _ in range(draw_int(site.rng, *self.count)):
                 if self.happens(site):
                     self._put_anywhere(site, piece)
 
@@ -319,12 +327,6 @@ class OnAnySurface(Rule):
         for i in site.rng.permutation(site.carriers)[:TRIED_OBJECTS]:
             if site.layout.on_top(model, int(i), heading) is not None:
                 return
-
-
-def _draw_count(rng: Rng, count: tuple[int, int]) -> int:
-    "A number from the first to the last"
-    first, last = count
-    return int(rng.integers(first, last + 1))
 
 
 WANTED = Chance("furniture")
