@@ -76,8 +76,8 @@ def _close_up_fov(config: RoomConfig, subject: SceneObject) -> Range:
 
 def _near(rng: Rng, subject: SceneObject, spread: float) -> Vec:
     "A point near an object, rather at its upper half: that is where lamps and dogs are told apart"
-    height = subject.at[2] + subject.size[2] * rng.uniform(.4, .9)
-    middle = np.array([*subject.at[:2], height])
+    height = subject.bottom + subject.size[2] * rng.uniform(.4, .9)
+    middle = np.array([*subject.spot, height])
     return tuple((middle + rng.uniform(-spread, spread, 3)).tolist())
 
 

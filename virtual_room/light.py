@@ -10,8 +10,8 @@ from dataclasses import InitVar, dataclass
 
 import numpy as np
 
-from virtual_room.meshes import Run, RoomMesh, Seal, build_mesh, contact_shadows, on_architecture, seals
 from virtual_room.floorplan import ARCHITECTURE, Wall, box_distance, cells, is_architecture, walls_of
+from virtual_room.meshes import RoomMesh, Run, Seal, build_mesh, contact_shadows, on_architecture, seals
 from virtual_room.scene import Light, Room, SceneObject
 
 GAMMA = 2.2

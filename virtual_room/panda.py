@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from panda3d import core as p3
@@ -45,7 +45,7 @@ def triangles(vertices: p3.GeomVertexData, indices: np.ndarray) -> p3.Geom:
     return geom
 
 
-@lru_cache(maxsize=None)
+@cache
 def textured(name: str, renderer: str = "fast") -> p3.RenderState:
     """The state that wears a texture, loaded once a process and renderer.
 

@@ -67,7 +67,7 @@ class FastRenderer:
         self.numbers.camera.setTagStateKey("instance")
         for i in range(MAX_OBJECTS):
             self.numbers.camera.setTagState(str(i), _instance_state(i))
-        self.labels = np.zeros(MAX_OBJECTS + 1, np.uint8)
+        self.labels = np.zeros(1, np.uint8)
         self.surfaces: Surfaces | None = None
         self.facets = FacetScene(self)
 
@@ -356,11 +356,13 @@ def _colored_vertices(position: np.ndarray, color: np.ndarray, uv: np.ndarray) -
 
 def camera_axes(camera: Camera) -> np.ndarray:
     "Rows right, down and ahead of a camera (3, 3)"
-    ahead = np.subtract(camera.target, camera.at)
-    ahead = ahead / np.linalg.norm(ahead)
-    right = np.cross(ahead, (0, 0, 1.0))
-    right /= np.linalg.norm(right)
+    ahead = _unit(np.subtract(camera.target, camera.at))
+    right = _unit(np.cross(ahead, (0, 0, 1.0)))
     return np.stack([right, np.cross(ahead, right), ahead])
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
 
 
 _axes = camera_axes  # old name, removed at the merge

@@ -48,13 +48,12 @@ class Renderer(Protocol):
 
 
 def label_table(room: Room) -> np.ndarray:
-    "The label of each instance number, (MAX_OBJECTS + 1,) uint8; 0 is empty"
-    n = len(room.objects)
-    if n > MAX_OBJECTS:
+    "The label of each instance number, (objects + 1,) uint8; 0 is empty. Raises `SegError`"
+    values = [0, *(ROOM_LABELS.codes.index(o.label) for o in room.objects)]
+    if len(values) > MAX_OBJECTS + 1:
+        n = len(room.objects)
         raise SegError(f"a room of {n} objects is more than {MAX_OBJECTS}; lower the room settings")
-    table = np.zeros(MAX_OBJECTS + 1, np.uint8)
-    table[1:n + 1] = [ROOM_LABELS.codes.index(o.label) for o in room.objects]
-    return table
+    return np.array(values, np.uint8)
 
 
 def develop(camera: Camera, sums: np.ndarray, top: int, metered: float = 1.0) -> np.ndarray:

@@ -22,7 +22,7 @@ from virtual_room.light import HEADROOM, gain
 from virtual_room.meshes import RoomMesh, build_mesh
 from virtual_room.occupancy import CELL, grid_of, occupied, origin
 from virtual_room.panda import draw, look_through, textured, triangles, vertex_layout, vertex_table
-from virtual_room.renderer import MAX_OBJECTS, NEAR, develop, label_table, meter
+from virtual_room.renderer import NEAR, develop, label_table, meter
 from virtual_room.scene import Camera, Light, Room
 
 LIGHTS = 6  # the strongest ones of a room
@@ -70,7 +70,7 @@ class ShadedRenderer:
         self.shadow, = self.lamp.targets
         self.shadow.setMinfilter(p3.SamplerState.FTShadow)
         self.shadow.setMagfilter(p3.SamplerState.FTShadow)
-        self.labels = np.zeros(MAX_OBJECTS + 1, np.uint8)
+        self.labels = np.zeros(1, np.uint8)
         self.last: tuple[Camera | None, list[np.ndarray]] = (None, [])
 
     def _view(self, name: str, side: int, planes: tuple[int, ...], shader: p3.Shader) -> View:

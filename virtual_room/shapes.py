@@ -5,9 +5,9 @@ Must not know what the shapes are used for, nor the engine. A shape is a functio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable
 
 import numpy as np
 

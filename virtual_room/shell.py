@@ -22,6 +22,7 @@ SEAM = .008  # meters by which neighboring panels overlap, so that no gap shows 
 LEAST_WALL = 1.9  # meters: shorter walls have no opening
 LEAST_L = 3.6  # meters: a shorter side lacks no corner
 WHITE = Material(hsv(.1, .03, .95))
+STEEL = Material((.6, .6, .58))
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def build_shell(layout: Layout, night: bool) -> list[Light]:
 
 def _panel(m: Material, x: float, z: float, w: float, h: float) -> Primitive:
     "A piece of a wall in cells over which light can vary, its middle at (x, z)"
-    shape = ("panel", max(1, round(w / CELL)), max(1, round(h / CELL)))
-    return Primitive(shape, (w + SEAM, 1, h + SEAM), (x, 0, z), m.color, m.texture, m.tile)
+    return Primitive(("panel", _cells(w), _cells(h)), (w + SEAM, 1, h + SEAM), (x, 0, z), m.color, m.texture, m.tile)
+
+
+def _cells(meters: float) -> int:
+    return max(1, round(meters / CELL))
 
 
 def _level(layout: Layout, label: str, m: Material, z: float) -> SceneObject:
@@ -234,10 +238,9 @@ def _door_fields(m: Material, w: float, h: float, rows: int) -> list[Primitive]:
 
 
 def _door_handle(x: float) -> list[Primitive]:
-    metal = Material((.6, .6, .58))
-    plate = box(metal, x, .005, 1.0, .035, .015, .16)
-    lever = box(metal, x * .86, .045, 1.07, .12, .018, .02, .004)
-    return [plate, lever, box(metal, x, .025, 1.07, .02, .045, .02)]
+    plate = box(STEEL, x, .005, 1.0, .035, .015, .16)
+    lever = box(STEEL, x * .86, .045, 1.07, .12, .018, .02, .004)
+    return [plate, lever, box(STEEL, x, .025, 1.07, .02, .045, .02)]
 
 
 def _moved_back(parts: list[Primitive], meters: float) -> tuple[Primitive, ...]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import colorsys
 import zlib
-from functools import lru_cache
-from typing import Callable
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 Rng = np.random.Generator
 Draw = Callable[[Rng], np.ndarray]
+BLOB_LEVELS = (-1.2, -.5, 0, .5, 1.2)
 VARIANTS: dict[str, int] = {}
 FITTED: list[str] = []  # kinds that are drawn once over a shape, edges not wrapped
 _KINDS: dict[str, Draw] = {}
@@ -32,7 +33,7 @@ def kind(name: str, variants: int, fitted: bool = False) -> Callable[[Draw], Dra
     return register
 
 
-@lru_cache(maxsize=None)
+@cache
 def texture(name: str) -> np.ndarray:
     "The image (H, W, 3) uint8 called `kind:variant`"
     family, _, variant = name.partition(":")
@@ -280,7 +281,7 @@ def _abstract(rng: Rng, size: int = 128) -> np.ndarray:
 
 def _blobs(rng: Rng, size: int = 128) -> np.ndarray:
     palette = _colors(rng, 6, .9)
-    level = np.digitize(noise(rng, size, 2, 2), [-1.2, -.5, 0, .5, 1.2])
+    level = np.digitize(noise(rng, size, 2, 2), BLOB_LEVELS)
     return palette[level] * (1 + .05 * noise(rng, size, 30, 30)[..., None])
 
 

@@ -94,6 +94,6 @@ def _pillows(rng: Rng, pillow: Material, w: float, d: float, top: float) -> list
 
 
 def _cushion(rng: Rng, w: float, y: float, z: float) -> Primitive:
-    m, x = draw_textile(rng), rng.uniform(-.3, .3) * w
-    turn = (-rng.uniform(40, 60), 0, rng.uniform(-15, 15))
-    return soft(m, x, y, z, .4, .36, .15, .5, turn)
+    m = draw_textile(rng)
+    x, lean, turn = draw_sizes(rng, (-.3, .3), (40, 60), (-15, 15))
+    return soft(m, x * w, y, z, .4, .36, .15, .5, (-lean, 0, turn))

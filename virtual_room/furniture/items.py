@@ -26,6 +26,7 @@ MUGS = (
     ((0, 0), (.6, 0), (.8, .2), (1, 1), (.9, 1), (.7, .25), (0, .1)),
     ((0, 0), (.6, 0), (1, .3), (1, .6), (.9, 1), (.8, 1), (.85, .6), (.6, .2), (0, .1)),
 )
+LEANING, FACE_UP = (12, 0, 0), (90, 0, 180)  # rotations of phones
 PLATE = ((0, 0), (.55, 0), (.62, .15), (1, .85), (1, 1), (.62, .4), (.5, .25), (0, .25))
 FACING = dict(turn=Turn.ITEM, chance=ITEM_WANTED, facing=35)  # for what has a front
 
@@ -80,16 +81,15 @@ def phone(rng: Rng, style: Style) -> Model:
 
 
 def _lying_phone(m: Material, face: str) -> list[Primitive]:
-    size, center, up = (.07, 1, .145), (0, 0, .0105), (90, 0, 180)
-    screen = Primitive(("panel", 1, 1), size, center, (1, 1, 1), face, 0, up, .6)
+    size, center = (.07, 1, .145), (0, 0, .0105)
+    screen = Primitive(("panel", 1, 1), size, center, texture=face, tile=0, rotation=FACE_UP, emission=.6)
     return [box(m, 0, 0, 0, .078, .16, .01, .003), screen]
 
 
 def _standing_phone(m: Material, face: str) -> list[Primitive]:
-    lean = (12, 0, 0)
     cradle = box(m, 0, 0, 0, .09, .08, .02, .004)
-    body = box(m, 0, 0, .012, .08, .012, .16, .004, lean)
-    return [cradle, body, picture(face, 0, .0085, .094, .07, .14, .7, turn=lean)]
+    body = box(m, 0, 0, .012, .08, .012, .16, .004, LEANING)
+    return [cradle, body, picture(face, 0, .0085, .094, .07, .14, .7, turn=LEANING)]
 
 
 def _desk_phone(m: Material) -> list[Primitive]:

@@ -9,7 +9,7 @@ from virtual_room.furniture.materials import Material, Rng, Style, draw_ceramic
 from virtual_room.furniture.primitives import box, lathe, model_of, rod
 from virtual_room.furniture.registry import furniture
 from virtual_room.furniture.rules import ITEM_WANTED, WANTED, FromCeiling, OnEach, OnFloor, Turn
-from virtual_room.scene import Model, Primitive
+from virtual_room.scene import Model, Primitive, Vec
 from virtual_room.textures import hsv
 
 STRENGTH = {"floor lamp": .9, "night lamp": .35, "ceiling lamp": 1.6}  # of the light, by kind
@@ -43,11 +43,13 @@ def _is_shade(p: Primitive) -> bool:
 def _shade(rng: Rng, z: float, w: float, h: float) -> Primitive:
     "Mostly white or cream, sometimes of a color"
     profile = one_of(rng, SHADES)
+    return lathe(Material(_shade_color(rng)), profile, z, w, h)
+
+
+def _shade_color(rng: Rng) -> Vec:
     if rng.random() < .75:
-        color = hsv(rng.uniform(.05, .15), rng.choice([.05, .2]), .97)
-    else:
-        color = hsv(rng.random(), .5, .7)
-    return lathe(Material(color), profile, z, w, h)
+        return hsv(rng.uniform(.05, .15), rng.choice([.05, .2]), .97)
+    return hsv(rng.random(), .5, .7)
 
 
 @furniture(label="furniture_floor_lamp", place=OnFloor(turn=Turn.FLOOR_LAMP, chance=WANTED, gap=.03, near_wall=1.0))

@@ -14,6 +14,10 @@ from virtual_room.textures import hsv, pick
 Rng = np.random.Generator
 
 
+TEXTILE_SATURATIONS = (.03, .06, .1, .18, .3, .5)
+TEXTILE_VALUES = (1, .9, .75, .5, .3)
+
+
 @dataclass(frozen=True)
 class Material:
     "A color, a texture that it tints, and how large the texture is"
@@ -31,6 +35,10 @@ class Style:
     textiles: tuple[Material, ...]
     assets: tuple[Asset, ...] = ()  # models of one's own
     asset_share: float = 0.0  # of the objects for which there is one
+
+    def assets_of(self, label: str) -> list[Asset]:
+        "The models of one's own of a label"
+        return [asset for asset in self.assets if asset.label == label]
 
     def textile(self, rng: Rng) -> Material:
         "One of the room's fabrics"
@@ -67,9 +75,9 @@ def draw_wood(rng: Rng) -> Material:
 
 def draw_textile(rng: Rng) -> Material:
     "A fabric, rather pale than strong in color"
-    saturation = rng.choice([.03, .06, .1, .18, .3, .5])
+    saturation = rng.choice(TEXTILE_SATURATIONS)
     hue = rng.random()
-    value = rng.choice([1, .9, .75, .5, .3]) - .25 * saturation
+    value = rng.choice(TEXTILE_VALUES) - .25 * saturation
     return Material(hsv(hue, saturation, value), pick(rng, "fabric"), float(rng.uniform(.25, .6)))
 
 

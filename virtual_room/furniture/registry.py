@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 from virtual_room.assets import load
 from virtual_room.furniture.rules import Piece, Rule

@@ -6,9 +6,9 @@ Every rule is applied once a room, to all pieces that share it. Must not know an
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
-from typing import Callable
 
 from virtual_room.assets import stand_in
 from virtual_room.floorplan import CEILING, FLOOR, Wall, overhang
@@ -56,7 +56,7 @@ class Piece:
     def draw(self, rng: Rng, style: Style, **size: float) -> Model:
         "A model of it, or one of one's own of the same label"
         model = self.make(rng, style, **size).labeled(self.label)
-        own = [asset for asset in style.assets if asset.label == self.label]
+        own = style.assets_of(self.label)
         if own and rng.random() < style.asset_share:
             return stand_in(model, one_of(rng, own))
         return model
