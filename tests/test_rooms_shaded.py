@@ -17,6 +17,7 @@ from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Camera, Plan, RoomConfig, generate, make_camera, make_room, render
 from virtual_room.generate import TRUTHS, Studio, chosen
 from virtual_room.occupancy import CELL, occupied, origin
+from virtual_room.renderer import Renderer, meter
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,6 +32,11 @@ def shaded():
 
 def read(path) -> np.ndarray:
     return np.asarray(Image.open(path)).astype(int)
+
+
+def test_both_renderers_keep_the_protocol(shaded):
+    for renderer in (render.FastRenderer(32), shaded.ShadedRenderer(32)):
+        assert isinstance(renderer, Renderer) and renderer.size == 32
 
 
 def test_labels_depth_and_normals_agree_with_rays(shaded):
@@ -201,7 +207,6 @@ def test_no_image_is_badly_overexposed():
 
 
 def test_an_image_as_bright_as_it_should_be_is_not_darkened(shaded):
-    from virtual_room.renderer import meter
     camera = VIEWS[0]
     dim, bright = np.full((8, 8), .4), np.full((8, 8), 1.0)
     assert meter(camera, dim) == 1

@@ -60,9 +60,10 @@ class FastRenderer:
         self.pipe = software_pipe()
         self.root = _scene_root("rooms")
         self.room = self.root.attachNewNode("room")
-        self.color = self._view("color", size * supersampling, vertex_colors())
+        self.color: View | None = None
+        self.color = self.open_view("color", size * supersampling, vertex_colors())
         self.color.camera.setCameraMask(p3.BitMask32.bit(0))
-        self.numbers = self._view("numbers", self.tile * MASK_SAMPLING, p3.RenderState.makeEmpty())
+        self.numbers = self.open_view("numbers", self.tile * MASK_SAMPLING, p3.RenderState.makeEmpty())
         self.numbers.camera.setCameraMask(ANNOTATIONS)
         self.numbers.camera.setTagStateKey("instance")
         for i in range(MAX_OBJECTS):
@@ -71,12 +72,12 @@ class FastRenderer:
         self.surfaces: Surfaces | None = None
         self.facets = FacetScene(self)
 
-    def _view(self, name: str, side: int, state: p3.RenderState) -> View:
+    def open_view(self, name: str, side: int, state: p3.RenderState) -> View:
         "A view of the scene; all but the first share its graphics state"
         properties = p3.FrameBufferProperties()
         properties.setRgbColor(True)
         properties.setDepthBits(1)
-        first = getattr(self, "color", None)
+        first = self.color
         sharing = (first.buffer.getGsg(), first.buffer) if first else ()
         window = p3.WindowProperties.size(side, side)
         no_window = p3.GraphicsPipe.BFRefuseWindow
@@ -107,9 +108,8 @@ class FastRenderer:
 
     def look(self, view: View, camera: Camera, tile: tuple[int, int] | None = None) -> np.ndarray:
         "Draw one of the views alone, or a tile (x, y) of it; (H, W, 3) uint8"
-        for other in (self.color, self.numbers, self.facets.view):
-            if other:
-                other.buffer.setActive(other is view)
+        for other in filter(None, (self.color, self.numbers, self.facets.view)):
+            other.buffer.setActive(other is view)
         look_through(p3.NodePath(view.camera), camera.at, camera.target)
         lens = view.camera.getLens()
         if tile is None:
@@ -217,7 +217,7 @@ class FacetScene:
 
     def _open(self) -> None:
         side = self.renderer.tile * MASK_SAMPLING
-        self.view = self.renderer._view("facets", side, vertex_colors())
+        self.view = self.renderer.open_view("facets", side, vertex_colors())
         self.view.camera.setCameraMask(FACETS)
         self.root = _scene_root("facets")
         self.view.camera.setScene(self.root)

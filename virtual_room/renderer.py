@@ -5,7 +5,7 @@ Plain numpy; must not know an engine.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ HIGHLIGHTS, WHITE = .1, .8  # share of an image that may be lighter than this li
 SHOULDER = .6  # light from which on the development bends softly towards white
 
 
+@runtime_checkable
 class Renderer(Protocol):
     "Draws rooms: `show` one, then ask for images and annotations of any camera; all arrays are (H, W, ...) of one size"
 
@@ -38,9 +39,9 @@ class Renderer(Protocol):
         "The developed image, (H, W, 3) uint8"
 
     def geometry(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """At each pixel's center the depth along the view in meters, (H, W) float32,
+        """Depth (H, W) float32 and normals (H, W, 3) float32 at each pixel's center; 0 for nothing.
 
-        and the normal of the facet there, (H, W, 3) float32: x right, y down, z ahead. 0 for nothing.
+        Depth is in meters along the view. A normal is that of the flat facet: x right, y down, z ahead.
         """
 
     def uncovered(self, camera: Camera, objects: list[int]) -> list[int]:
