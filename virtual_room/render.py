@@ -170,19 +170,19 @@ class FastRenderer:
 
     def uncovered(self, camera: Camera, objects: list[int]) -> list[int]:
         "Pixels that each of the objects would have if nothing stood before it"
-        nodes = {int(n.getName()): n for n in self.room.getChildren() if n.getName().isdigit()}
-        seals = self.room.findAllMatches("seal*")
-        seals.hide(ANNOTATIONS)
-        for node in nodes.values():
+        nodes = [n for n in self.room.getChildren() if n.node().hasTag("instance")]  # objects and seals
+        for node in nodes:
             node.hide(ANNOTATIONS)
-        pixels = []
-        for i in objects:
-            nodes[i].show(ANNOTATIONS)
-            pixels.append(int((self.instances(camera) > 0).sum()))
-            nodes[i].hide(ANNOTATIONS)
-        for node in nodes.values():
+        pixels = [self._uncovered(camera, self.room.find(str(i))) for i in objects]
+        for node in nodes:
             node.show(ANNOTATIONS)
-        seals.show(ANNOTATIONS)
+        return pixels
+
+    def _uncovered(self, camera: Camera, node: p3.NodePath) -> int:
+        "Pixels of a hidden object, shown alone"
+        node.show(ANNOTATIONS)
+        pixels = int((self.instances(camera) > 0).sum())
+        node.hide(ANNOTATIONS)
         return pixels
 
     picture = image  # old name, removed at the merge
