@@ -110,14 +110,14 @@ def _paper(rng: Rng) -> np.ndarray:
     "Wallpaper: a regular pattern in two tones"
     x, y = _axes(512)
     n, style = int(rng.integers(2, 6)), int(rng.integers(5))
-    pattern = _two_tone(rng, _halved(_paper_pattern(rng, style, x * n, y * n, x, y, n)), rng.uniform(.05, .22))
+    mask = _halved(_paper_pattern(rng, style, x, y, n))
+    pattern = _two_tone(rng, mask, rng.uniform(.05, .22))
     return pattern * (1 + .01 * noise(rng, 256, fx=80, fy=80)[..., None])
 
 
-def _paper_pattern(
-    rng: Rng, style: int, u: np.ndarray, v: np.ndarray, x: np.ndarray, y: np.ndarray, n: int
-) -> np.ndarray:
-    "True where the second tone is; `u` and `v` are `x` and `y` in repeats"
+def _paper_pattern(rng: Rng, style: int, x: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
+    "True where the second tone is: stripes, spots, a lattice, shifted dots or a grid, `n` a side"
+    u, v = x * n, y * n
     wave = np.sin(2 * np.pi * n * x) * np.sin(2 * np.pi * n * y)
     if style == 0:
         return u % 1 < rng.uniform(.2, .6)

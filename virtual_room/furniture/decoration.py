@@ -9,7 +9,7 @@ from virtual_room.furniture.materials import Material, Rng, Style, draw_ceramic
 from virtual_room.furniture.primitives import box, lathe, model_of, picture
 from virtual_room.furniture.registry import furniture
 from virtual_room.furniture.rules import ITEM_WANTED, WANTED, Chance, FlatInMiddle, OnFloor, OnWall, Turn
-from virtual_room.scene import Model, Primitive
+from virtual_room.scene import Model, Primitive, Vec
 from virtual_room.textures import pick
 
 BY_A_WALL = dict(turn=Turn.DECORATION, chance=Chance("distractors", .6), near_wall=1.0)
@@ -17,6 +17,8 @@ POT = ((0, 0), (.9, 0), (1, .1), (1, .95), (.95, 1), (.85, 1), (.85, .3), (0, .3
 BASKET = ((0, 0), (.8, 0), (1, 1), (.95, 1), (.75, .08), (0, .08))
 CLOCK_CASE = ((0, 0), (1, 0), (1, .7), (.97, 1), (.88, 1), (.86, .8), (0, .8))
 CLOCK_DISC = ((0, 0), (1, .0), (1, 1), (0, 1))
+BLACK, OFF_WHITE = Material((.08, .08, .08)), Material((.95, .95, .93))
+MAT = (.96, .95, .92)  # color of the paper around a picture
 LEAVES = 14
 GOLDEN_ANGLE = 137.5  # degrees from leaf to leaf
 
@@ -40,16 +42,18 @@ def painting(rng: Rng, style: Style) -> Model:
     is_wide = rng.random() < .6
     w, h = sorted(sides, reverse=is_wide)
     border, depth = draw_sizes(rng, (.015, .06), (.02, .04))
-    frame = rng.choice([style.wood, style.metal, Material((.08, .08, .08)), Material((.95, .95, .93))])
-    front = depth / 2 + .003
+    frame = rng.choice([style.wood, style.metal, BLACK, OFF_WHITE])
     parts = [box(frame, 0, 0, 0, w, depth, h, .006)]
     if rng.random() < .4:
-        mat = (.96, .95, .92)
-        parts.append(picture("plain", 0, front, h / 2, w - 2 * border, h - 2 * border, color=mat))
+        parts.append(_inside_frame("plain", depth / 2 + .003, w, h, border, MAT))
         border += rng.uniform(.04, .09)
-    motif = pick(rng, "painting")
-    parts.append(picture(motif, 0, depth / 2 + .006, h / 2, w - 2 * border, h - 2 * border))
+    parts.append(_inside_frame(pick(rng, "painting"), depth / 2 + .006, w, h, border))
     return model_of("painting", (w, depth, h), parts)
+
+
+def _inside_frame(texture: str, y: float, w: float, h: float, border: float, color: Vec = (1, 1, 1)) -> Primitive:
+    "A picture that leaves a border"
+    return picture(texture, 0, y, h / 2, w - 2 * border, h - 2 * border, color=color)
 
 
 @furniture(
