@@ -3,13 +3,40 @@
 `import virtual_room` loads no engine; `virtual_room.render` does.
 """
 
+from virtual_room.camera import make_camera
 from virtual_room.generate import generate
 from virtual_room.placement import find_faults
 from virtual_room.plan import Plan
-from virtual_room.rooms import make_camera, make_room
-from virtual_room.scene import Camera, Light, Model, Part, Room, RoomConfig, Thing, load_config
+from virtual_room.rooms import make_room
+from virtual_room.scene import (
+    Camera,
+    Light,
+    Model,
+    Part,
+    Primitive,
+    Room,
+    RoomConfig,
+    SceneObject,
+    SupportSurface,
+    Thing,
+    load_config,
+)
 
 __all__ = [
-    "Camera", "Light", "Model", "Part", "Plan", "Room", "RoomConfig", "Thing",
-    "find_faults", "generate", "load_config", "make_camera", "make_room",
+    "Camera",
+    "Light",
+    "Model",
+    "Part",
+    "Plan",
+    "Primitive",
+    "Room",
+    "RoomConfig",
+    "SceneObject",
+    "SupportSurface",
+    "Thing",
+    "find_faults",
+    "generate",
+    "load_config",
+    "make_camera",
+    "make_room",
 ]

@@ -1,130 +1,93 @@
-"""From a room to lit triangles: all parts become vertices, and each vertex gets its share of light, occlusion and shadow.
+"""Light on the vertices of a room: each gets its share of light, occlusion and shadow.
 
-Plain numpy, computed once a room; must not know the engine or how a picture is developed.
+Plain numpy, computed once a room; must not know the engine or how an image is developed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Iterable
+from dataclasses import InitVar, dataclass
 
 import numpy as np
 
-from virtual_room.placement import ARCHITECTURE, Wall, cells, walls_of
-from virtual_room.scene import Light, Part, Room
-from virtual_room.shapes import Mesh, box_map, mesh, place
+from virtual_room.floorplan import ARCHITECTURE, Wall, box_distance, cells, is_architecture, walls_of
+from virtual_room.meshes import RoomMesh, Run, Seal, build_mesh, contact_shadows, on_architecture, seals
+from virtual_room.scene import Light, Room, SceneObject
 
 GAMMA = 2.2
-SLENDER = ("floor lamp", "side table", "plant")  # narrower where they stand than above
-HEADROOM = 2.0  # vertex colours hold light up to this much over white
-WELL = .48  # light on the average wall
-
-
-@dataclass(frozen=True)
-class Shape:
-    "Vertices of a whole room before any light, and its triangles in runs of one thing and one texture"
-    position: np.ndarray  # (V, 3)
-    normal: np.ndarray  # (V, 3)
-    uv: np.ndarray  # (V, 2)
-    tint: np.ndarray  # (V, 3), 0..1
-    glow: np.ndarray  # (V,)
-    owner: np.ndarray  # (V,) index of the thing
-    runs: list[tuple[int, str, np.ndarray]]  # thing, texture, triangles (T, 3)
+HEADROOM = 2.0  # vertex colors hold light up to this much over white
+MEAN_WALL_LIGHT = .48
+FAINT = .5  # a window with less light than this throws no shadow
+NO_OBSTACLE_TO_LIGHT = (*ARCHITECTURE, "door", "floor lamp", "plant", "side table")
 
 
 @dataclass(frozen=True)
 class Surfaces:
     "Vertices of a whole room as the light falls on them"
     position: np.ndarray  # (V, 3) float32
-    colour: np.ndarray  # (V, 3) uint8, tint times light
+    color: np.ndarray  # (V, 3) uint8, tint times light
     uv: np.ndarray  # (V, 2) float32
-    runs: list[tuple[int, str, np.ndarray]]  # thing, texture, triangles (T, 3)
-    shadows: np.ndarray  # (S, 4, 3) float32, flat quads that darken what things stand on
+    runs: list[Run]
+    shadows: np.ndarray  # (S, 4, 3) float32, flat quads that darken what objects stand on
+    seals: list[Seal]
+    colour: InitVar[np.ndarray | None] = None  # old name, removed at the merge
+
+    def __post_init__(self, colour: np.ndarray | None) -> None:
+        if isinstance(colour, np.ndarray):
+            object.__setattr__(self, "color", colour)
+
+
+Surfaces.colour = property(lambda self: self.color)  # old name, removed at the merge
+
+
+@dataclass(frozen=True)
+class Occluders:
+    "Boxes that throw shadows, each with its own heading"
+    middle: np.ndarray  # (B, 3)
+    half: np.ndarray  # (B, 3) half sizes
+    heading: np.ndarray  # (B,) radians
+
+    def turned(self, vector: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        "x, y and z, each (V, B), in the frame of each box"
+        x, y, z = vector
+        cos, sin = np.cos(self.heading), np.sin(self.heading)
+        return cos * x + sin * y, cos * y - sin * x, z
 
 
 def surfaces(room: Room) -> Surfaces:
     "Build and light a room"
-    s = shape_of(room)
-    light = _light(room, s.position, s.normal, s.owner)
-    light = light * (WELL / light[_built(room, s.owner)].mean()) + s.glow[:, None]
-    colour = s.tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
-    return Surfaces(s.position.astype(np.float32), (colour * 255).round().astype(np.uint8), s.uv.astype(np.float32), s.runs, contact_shadows(room))
+    m = build_mesh(room)
+    arriving = _light(room, m.position, m.normal, m.owner)
+    walls = on_architecture(room, m.owner)
+    light = arriving * (MEAN_WALL_LIGHT / arriving[walls].mean()) + m.emission[:, None]
+    encoded = m.tint * (light / HEADROOM).clip(0, 1) ** (1 / GAMMA)
+    color = (encoded * 255).round().astype(np.uint8)
+    position, uv = m.position.astype(np.float32), m.uv.astype(np.float32)
+    return Surfaces(position, color, uv, m.runs, contact_shadows(room), seals(room))
 
 
-def shape_of(room: Room) -> Shape:
-    "Build a room"
-    owned = [(i, p) for i, t in enumerate(room.things) for p in t.model.parts]
-    table = _table(room, owned)
-    family = [_family(p.shape) for _, p in owned]
-    blocks, tris, first = [], [None] * len(owned), 0
-    for shape, group in groupby(sorted(range(len(owned)), key=lambda n: repr(family[n])), key=family.__getitem__):
-        rows, m = list(group), mesh(shape)
-        blocks.append(_block({k: v[rows] for k, v in table.items()}, m))
-        for n in rows:
-            tris[n] = m.tris + first
-            first += len(m.unit)
-    return Shape(*(np.concatenate(b) for b in zip(*blocks)), _runs(owned, tris))
-
-
-def gain(room: Room, shape: Shape) -> float:
+def gain(room: Room, m: RoomMesh) -> float:
     "By what all light is multiplied so that the average wall is well exposed"
-    some = np.flatnonzero(_built(room, shape.owner))[::4]
-    return WELL / float(_light(room, shape.position[some], shape.normal[some], shape.owner[some]).mean())
+    some = np.flatnonzero(on_architecture(room, m.owner))[::4]
+    mean = _light(room, m.position[some], m.normal[some], m.owner[some]).mean()
+    return MEAN_WALL_LIGHT / float(mean)
 
 
-def _built(room: Room, owner: np.ndarray) -> np.ndarray:
-    "Which vertices belong to walls, floor and ceiling?"
-    return np.array([t.model.kind in ARCHITECTURE for t in room.things])[owner]
-
-
-def _family(shape: tuple) -> tuple:
-    "Boxes with cut edges differ by a factor only, so that they are placed together"
-    return ("bevel", 1.0) if shape[0] == "bevel" else shape
-
-
-def _table(room: Room, owned: list[tuple[int, Part]]) -> dict[str, np.ndarray]:
-    "One row a part: how it lies in the room and what it looks like"
-    parts, things = [p for _, p in owned], [room.things[i] for i, _ in owned]
-    t = {k: np.array([getattr(p, k) for p in parts], float) for k in ("size", "at", "colour", "tile", "glow")}
-    heading, turn = euler(np.array([(0, 0, t.heading) for t in things], float)), euler(np.array([p.turn for p in parts], float))
-    return t | dict(
-        owner=np.array([i for i, _ in owned]), grained=np.array([p.texture.startswith("wood") for p in parts]),
-        cut=np.array([p.shape[1] if p.shape[0] == "bevel" else 0 for p in parts]), turn=heading @ turn,
-        shift=(t["at"][:, None] @ turn)[:, 0, ::2],
-        origin=(heading @ t["at"][..., None])[..., 0] + np.array([t.at for t in things]))
-
-
-def _runs(owned: list[tuple[int, Part]], tris: list[np.ndarray]) -> list[tuple[int, str, np.ndarray]]:
-    key = lambda n: (owned[n][0], owned[n][1].texture)
-    return [(i, name, np.concatenate([tris[n] for n in group])) for (i, name), group in groupby(sorted(range(len(owned)), key=key), key=key)]
-
-
-def euler(degrees: np.ndarray) -> np.ndarray:
-    "Matrices (P, 3, 3) that turn about x, then y, then z"
-    (cx, cy, cz), (sx, sy, sz) = np.cos(np.radians(degrees)).T, np.sin(np.radians(degrees)).T
-    return np.stack([cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx, sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx,
-                     -sy, cy * sx, cy * cx], 1).reshape(-1, 3, 3)
-
-
-def _block(t: dict[str, np.ndarray], m: Mesh) -> tuple[np.ndarray, ...]:
-    "Position, normal, uv, tint, glow and owner of every vertex of parts of one mesh"
-    position, normal, local = place(m, t["size"], t["origin"], t["turn"], t["cut"])
-    fitted, tile = (t["tile"] == 0)[:, None, None], np.where(t["tile"] == 0, 1, t["tile"])[:, None, None]
-    uv = np.where(fitted, m.uv, (box_map(m, local, t["size"], t["grained"]) + t["shift"][:, None]) / tile)
-    each = [np.repeat(t[k], len(m.unit), axis=0) for k in ("colour", "glow", "owner")]
-    if m.tint is not None: each[0] = each[0] * np.tile(m.tint, (len(position), 1))
-    return position.reshape(-1, 3), normal.reshape(-1, 3), uv.reshape(-1, 2), *each
+shape_of = build_mesh  # old name, removed at the merge
 
 
 def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarray) -> np.ndarray:
     "Light (V, 3) that arrives at each vertex"
-    built = _built(room, owner)
-    total = np.array(room.ambient) * (_occlusion(room, position, normal) * (.8 + .2 * normal[:, 2]))[:, None]
+    walls = on_architecture(room, owner)
+    upward = .8 + .2 * normal[:, 2]
+    total = np.array(room.ambient) * (_ambient_occlusion(room, position, normal) * upward)[:, None]
     boxes = _occluders(room)
-    for light in (l for l in room.lights if l.area):
+    for light in room.lights:
+        if not light.area:
+            continue
         arriving = _arriving(light, position, normal)
-        arriving[built] *= _unshadowed(light, position[built], boxes)
-        total += arriving[:, None] * np.array(light.colour)
+        arriving[walls] *= _unshadowed(light, position[walls], boxes)
+        total += arriving[:, None] * np.array(light.color)
     return total
 
 
@@ -138,33 +101,30 @@ def _arriving(light: Light, position: np.ndarray, normal: np.ndarray) -> np.ndar
     return facing * leaving * light.area / (np.pi * square + light.area * .7)
 
 
-def _occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    "Darker towards the corners of the room and where furniture meets the floor, (V,)"
-    open_ = np.ones(len(position))
-    planes = [((0, 0, 1.0), position[:, 2]), ((0, 0, -1.0), room.height - position[:, 2])]
-    planes += [((*w.inward, 0.0), _from_wall(w, position[:, :2])) for w in walls_of(room.outline)]
-    for inward, distance in planes: open_ *= 1 - .22 * (1 - (normal @ np.array(inward)).clip(0)) * np.exp(-distance.clip(0) / .22)
+def _ambient_occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    "Share (V,) of the ambient light: less towards the corners of the room and where furniture meets the floor"
+    share = np.ones(len(position))
+    for inward, distance in _distances_to_shell(room, position):
+        turned_away = 1 - (normal @ np.array(inward)).clip(0)
+        share *= 1 - .22 * turned_away * np.exp(-distance.clip(0) / .22)
     ground = np.flatnonzero((position[:, 2] < .02) & (normal[:, 2] > .9))
-    for t in room.things:
-        if t.model.kind in ARCHITECTURE or t.at[2] > .02 or t.model.size[2] < .1: continue
-        a = np.radians(t.heading)
-        local = (position[ground, :2] - t.at[:2]) @ np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
-        distance = np.linalg.norm((np.abs(local) - np.array(t.model.size[:2]) / 2).clip(0), axis=1)
-        open_[ground] *= 1 - .4 * np.exp(-distance / .13)
-    return open_
+    for o in room.objects:
+        if _darkens_floor(o):
+            share[ground] *= 1 - .4 * np.exp(-box_distance(position[ground, :2], o) / .13)
+    return share
 
 
-def contact_shadows(room: Room) -> np.ndarray:
-    "A quad (S, 4, 3) under each thing that stands on the floor or on another thing; over rugs, which are flat"
-    quads = []
-    for t in room.things:
-        under, (w, d, _) = room.things[t.support].model.kind, t.model.size
-        if t.model.kind in ARCHITECTURE or t.label == "furniture_rug" or under in ("wall", "ceiling"): continue
-        margin, z = (min(.14, .3 * min(w, d)), .0135) if under == "floor" else (min(.03, .25 * min(w, d)), t.at[2] + .002)
-        if t.model.kind in SLENDER: margin = -.12 * w
-        grown = replace(t, model=replace(t.model, size=(w + 2 * margin, d + 2 * margin, 0)))
-        quads.append(np.column_stack([grown.footprint, np.full(4, z)]))
-    return np.array(quads, np.float32).reshape(-1, 4, 3)
+def _distances_to_shell(room: Room, position: np.ndarray) -> list[tuple[tuple, np.ndarray]]:
+    "For floor, ceiling and walls the direction into the room, and the distance (V,) of each vertex"
+    planes = [((0, 0, 1.0), position[:, 2]), ((0, 0, -1.0), room.height - position[:, 2])]
+    for wall in walls_of(room.outline):
+        planes.append(((*wall.inward, 0.0), _from_wall(wall, position[:, :2])))
+    return planes
+
+
+def _darkens_floor(o: SceneObject) -> bool:
+    stands_on_floor = o.bottom <= .02 and o.size[2] >= .1
+    return stands_on_floor and not is_architecture(o)
 
 
 def _from_wall(wall: Wall, points: np.ndarray) -> np.ndarray:
@@ -174,33 +134,47 @@ def _from_wall(wall: Wall, points: np.ndarray) -> np.ndarray:
     return np.where(off < -.3, 9.0, np.hypot(off.clip(0), beyond))
 
 
-def _occluders(room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Middles (B, 3), half sizes (B, 3) and headings (B,) of the boxes that throw shadows"
-    casting = [t for t in room.things if t.at[2] < .02 and t.model.size[2] > .3 and t.model.kind not in (*ARCHITECTURE, "door", "floor lamp", "plant", "side table")]
+def _occluders(room: Room) -> Occluders:
+    "Tall objects on the floor, and the missing corner of a room"
+    casting = [o for o in room.objects if _throws_shadow(o)]
+    middle = np.array([(*o.spot, o.size[2] / 2) for o in casting]).reshape(-1, 3)
+    half = np.array([o.size for o in casting]).reshape(-1, 3) / 2 * .92
+    corner_middle, corner_half = _missing_corners(room)
+    heading = np.radians([o.heading for o in casting] + [0] * len(corner_half))
+    return Occluders(np.concatenate([middle, corner_middle]), np.concatenate([half, corner_half]), heading)
+
+
+def _throws_shadow(o: SceneObject) -> bool:
+    is_tall = o.bottom < .02 and o.size[2] > .3
+    return is_tall and o.kind not in NO_OBSTACLE_TO_LIGHT
+
+
+def _missing_corners(room: Room) -> tuple[np.ndarray, np.ndarray]:
+    "Middle and half size, (N, 3) each, of the blocks that an L-shaped room lacks"
     _, corners = cells(room.outline)
-    h = np.full((len(corners), 1), room.height / 2)
-    middle = np.concatenate([np.array([(*t.at[:2], t.model.size[2] / 2) for t in casting]).reshape(-1, 3), np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, h])])
-    half = np.concatenate([np.array([t.model.size for t in casting]).reshape(-1, 3) / 2 * .92, np.hstack([(corners[:, 2:] - corners[:, :2]) / 2 - .02, h])])
-    return middle, half, np.radians([t.heading for t in casting] + [0] * len(corners))
+    low, high = corners[:, :2], corners[:, 2:]
+    height = np.full((len(corners), 1), room.height / 2)
+    return np.hstack([(low + high) / 2, height]), np.hstack([(high - low) / 2 - .02, height])
 
 
-def _unshadowed(light: Light, position: np.ndarray, boxes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+def _unshadowed(light: Light, position: np.ndarray, boxes: Occluders) -> np.ndarray:
     "Share (V,) of a light that no box stops; its ends are spread to soften the edges"
-    if any(light.normal) and max(light.colour) < .5: return np.ones(len(position))
+    if any(light.normal) and max(light.color) < FAINT:
+        return np.ones(len(position))
     side = np.array([-light.normal[1], light.normal[0], 0]) * np.sqrt(light.area) * .3
     ends = [np.array(light.at) + k * side for k in ((-1, 1) if side.any() else (0,))]
-    return np.mean([_clear(position, end, *boxes) for end in ends], axis=0) * .85 + .15
+    return np.mean([_is_clear(position, end, boxes) for end in ends], axis=0) * .85 + .15
 
 
-def _clear(position: np.ndarray, end: np.ndarray, middle: np.ndarray, half: np.ndarray, heading: np.ndarray) -> np.ndarray:
-    "Is the way from each position to `end` free of all boxes? (slab test, each box in its own frame)"
-    c, s = np.cos(heading), np.sin(heading)
-    own = lambda x, y: (c * x + s * y, c * y - s * x)
-    x, y, z = ((position[:, i, None] - middle[:, i]) for i in range(3))
-    dx, dy, dz = (end[i] - position[:, i, None] for i in range(3))
-    enter, leave = np.full(x.shape, .0), np.full(x.shape, 1.0)
-    for start, step, h in zip((*own(x, y), z), (*own(dx, dy), dz), half.T):
+def _is_clear(position: np.ndarray, end: np.ndarray, boxes: Occluders) -> np.ndarray:
+    "Is the way from each position (V, 3) to `end` free of all boxes? (slab test, each box in its own frame)"
+    starts = boxes.turned(position[:, i, None] - boxes.middle[:, i] for i in range(3))
+    steps = boxes.turned(end[i] - position[:, i, None] for i in range(3))
+    shape = len(position), len(boxes.heading)
+    enter, leave = np.full(shape, .0), np.full(shape, 1.0)
+    for start, step, half in zip(starts, steps, boxes.half.T):
         step = np.where(np.abs(step) < 1e-9, 1e-9, step)
-        centre, reach = -start / step, h / np.abs(step)
-        np.maximum(enter, centre - reach, out=enter), np.minimum(leave, centre + reach, out=leave)
+        center, reach = -start / step, half / np.abs(step)
+        np.maximum(enter, center - reach, out=enter)
+        np.minimum(leave, center + reach, out=leave)
     return ~((enter < leave) & (leave > .001)).any(1)

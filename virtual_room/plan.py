@@ -14,7 +14,7 @@ from nbs_lib.labels import ROOM_LABELS
 from virtual_room.assets import Asset, record
 from virtual_room.scene import RoomConfig
 
-VERSION = 3  # of the rooms: raise it when the same seed gives other bytes
+VERSION = 4  # of the rooms: raise it when the same seed gives other bytes
 RENDERERS = ("fast", "shaded")
 ANNOTATIONS = ("instances", "boxes", "visible", "depth", "normals")  # what can be written besides masks
 SMALLEST, LARGEST = 32, 2048  # pixels

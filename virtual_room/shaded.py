@@ -1,6 +1,6 @@
-"""The `shaded` profile: one pass of own shaders draws colour, instance numbers and, when asked, depth and normals at once.
+"""The shaded renderer: one pass of own shaders draws color, instance numbers and, when asked, depth and normals.
 
-The counterpart of `render.Stage` on OpenGL (a GPU, or Mesa in software), without a screen. Only this module, `render` and `window` know Panda3D.
+OpenGL (a GPU, or Mesa in software) without a screen. Only this module, `render`, `panda` and `window` know Panda3D.
 """
 
 from __future__ import annotations
@@ -8,32 +8,55 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from panda3d import core as p3
 
 from nbs_lib.core import SegError
-from nbs_lib.labels import ROOM_LABELS
-from virtual_room.light import HEADROOM, Shape, gain, shape_of
-from virtual_room.openness import CELL, filled, grid_of, origin
-from virtual_room.placement import ARCHITECTURE
-from virtual_room.render import MAX_THINGS, NEAR, curves, draw, textured, triangles
+from virtual_room.floorplan import is_architecture
+from virtual_room.light import HEADROOM, gain
+from virtual_room.meshes import RoomMesh, build_mesh
+from virtual_room.occupancy import CELL, grid_of, occupied, origin
+from virtual_room.panda import draw, look_through, textured, triangles, vertex_layout, vertex_table
+from virtual_room.renderer import NEAR, develop, label_table, meter
 from virtual_room.scene import Camera, Light, Room
-from virtual_room.shaders import DEEPEST, DEPTH, LIGHTS, ROOM
 
+LIGHTS = 6  # the strongest ones of a room
+DEEPEST = 30.0  # meters: the largest depth
 SHADOW_SIDE = 1024
 SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
+LIBRARIES = ("libEGL.so.1", "libGL.so.1")
 PACKAGES = "libegl1, libgl1 and libgl1-mesa-dri"
 GLOSS = dict(planks=.35, tiles=.6, wood=.3, plain=.35, painting=.25, screen=.9, clock=.6, phone=.9)
 LAMP, SUN = (.02, .09), (.002, .03)  # blur of shadows, see `soft` in the shaders
+BRIGHTNESS = 1.2  # of rooms, beside those of the fast renderer
 TENT = np.array([1, 2, 1])  # weights of the samples at half a pixel left, in the middle and right
 
-_SETTINGS = "window-type offscreen\naudio-library-name null\nnotify-level-egldisplay fatal\nnotify-level-display fatal\nnotify-level-device fatal\n"
+_COLOR = (p3.GraphicsOutput.RTPColor, p3.GraphicsOutput.RTPAuxRgba0)  # planes: color, numbers
+_GEOMETRY = (p3.GraphicsOutput.RTPAuxRgba1, p3.GraphicsOutput.RTPAuxRgba2)  # planes: depth, normals
+_DEPTH = (p3.GraphicsOutput.RTPDepth,)
+_SETTINGS = """window-type offscreen
+audio-library-name null
+notify-level-egldisplay fatal
+notify-level-display fatal
+notify-level-device fatal
+"""
 
 
-class Stage:
-    "`show` puts a room on it; pictures and truths of a camera come from one drawing, and the last one is kept"
+@dataclass(frozen=True)
+class View:
+    "An off-screen buffer, the camera that it shows, and the textures that its planes are written to"
+    buffer: p3.GraphicsOutput
+    camera: p3.NodePath
+    targets: list[p3.Texture]
+
+
+class ShadedRenderer:
+    "A `Renderer` whose images and annotations of a camera come from one drawing; the last one is kept"
 
     def __init__(self, size: int, geometry: bool = False) -> None:
         self.size, self.fine = size, 2 * size + 1
@@ -41,180 +64,322 @@ class Stage:
         self.root = p3.NodePath("rooms")
         self.root.setBin("unsorted", 0)
         self.room = self.root.attachNewNode("room")
-        planes = [p3.GraphicsOutput.RTPColor, p3.GraphicsOutput.RTPAuxRgba0, p3.GraphicsOutput.RTPAuxRgba1, p3.GraphicsOutput.RTPAuxRgba2]
-        self.buffer, self.eye, self.targets = self._camera("room", self.fine, planes if geometry else planes[:2], ROOM)
-        self.dark, self.lamp, (self.shadow,) = self._camera("shadow", SHADOW_SIDE, [p3.GraphicsOutput.RTPDepth], DEPTH)
-        self.shadow.setMinfilter(p3.SamplerState.FTShadow), self.shadow.setMagfilter(p3.SamplerState.FTShadow)
-        self.lut = np.zeros(MAX_THINGS + 1, np.uint8)
-        self.seen: tuple = None, []
+        planes = _COLOR + _GEOMETRY if geometry else _COLOR
+        self.eye = self._view("room", self.fine, planes, _shader("room"))
+        self.lamp = self._view("shadow", SHADOW_SIDE, _DEPTH, _shader("depth"))
+        self.shadow, = self.lamp.targets
+        self.shadow.setMinfilter(p3.SamplerState.FTShadow)
+        self.shadow.setMagfilter(p3.SamplerState.FTShadow)
+        self.labels = np.zeros(1, np.uint8)
+        self.last: tuple[Camera | None, list[np.ndarray]] = (None, [])
 
-    def _camera(self, name: str, side: int, planes: list[int], shader: tuple[str, str]) -> tuple:
-        "A buffer, its camera and the textures that its planes are written to"
-        properties = p3.FrameBufferProperties()
-        properties.setDepthBits(24)
-        if p3.GraphicsOutput.RTPColor in planes: properties.setRgbaBits(8, 8, 8, 8), properties.setAuxRgba(len(planes) - 1)
-        buffer = self.engine.makeOutput(self.host.getPipe(), name, 0, properties, p3.WindowProperties.size(side, side), p3.GraphicsPipe.BFRefuseWindow, self.host.getGsg(), self.host)
-        if buffer is None: raise SegError(f"OpenGL gives no picture of {side} px; choose a smaller --size, or --renderer fast")
-        depth_only = p3.GraphicsOutput.RTPDepth in planes
+    def _view(self, name: str, side: int, planes: tuple[int, ...], shader: p3.Shader) -> View:
+        "A view that is drawn when it is asked for only"
+        is_depth = planes == _DEPTH
+        buffer = self._buffer(name, side, 0 if is_depth else len(planes) - 1, has_color=not is_depth)
+        mode = p3.GraphicsOutput.RTMBindOrCopy if is_depth else p3.GraphicsOutput.RTMCopyRam
         targets = [p3.Texture(name) for _ in planes]
-        for target, plane in zip(targets, planes): buffer.addRenderTexture(target, p3.GraphicsOutput.RTMBindOrCopy if depth_only else p3.GraphicsOutput.RTMCopyRam, plane)
+        for target, plane in zip(targets, planes):
+            buffer.addRenderTexture(target, mode, plane)
         weakref.finalize(self, self.engine.removeWindow, buffer)
         buffer.setActive(False)
-        for plane in planes: buffer.setClearActive(plane, True), buffer.setClearValue(plane, (1, 1, 1, 1) if depth_only else (0, 0, 0, 0))
+        for plane in planes:
+            buffer.setClearActive(plane, True)
+            buffer.setClearValue(plane, (1, 1, 1, 1) if is_depth else (0, 0, 0, 0))
+        attributes = [p3.ShaderAttrib.make(shader)]
+        if is_depth:
+            attributes.append(p3.CullFaceAttrib.make(p3.CullFaceAttrib.MCullNone))
         camera = p3.Camera(name, p3.PerspectiveLens())
-        camera.setInitialState(p3.RenderState.make(p3.ShaderAttrib.make(p3.Shader.make(p3.Shader.SL_GLSL, *shader)), *([p3.CullFaceAttrib.make(p3.CullFaceAttrib.MCullNone)] if depth_only else [])))
+        camera.setInitialState(p3.RenderState.make(*attributes))
         path = self.root.attachNewNode(camera)
         buffer.makeDisplayRegion().setCamera(path)
-        return buffer, path, targets
+        return View(buffer, path, targets)
+
+    def _buffer(self, name: str, side: int, more_planes: int, has_color: bool) -> p3.GraphicsOutput:
+        properties = p3.FrameBufferProperties()
+        properties.setDepthBits(24)
+        if has_color:
+            properties.setRgbaBits(8, 8, 8, 8)
+            properties.setAuxRgba(more_planes)
+        window = p3.WindowProperties.size(side, side)
+        pipe, sharing = self.host.getPipe(), (self.host.getGsg(), self.host)
+        no_window = p3.GraphicsPipe.BFRefuseWindow
+        buffer = self.engine.makeOutput(pipe, name, 0, properties, window, no_window, *sharing)
+        if buffer is None:
+            raise SegError(f"OpenGL gives no image of {side} px; choose a smaller --size, or --renderer fast")
+        return buffer
 
     def show(self, room: Room) -> None:
-        "Replace what is on the stage"
-        if len(room.things) > MAX_THINGS: raise SegError(f"a room of {len(room.things)} things is more than {MAX_THINGS}; lower the room settings")
+        "Replace the room that is drawn"
+        self.labels = label_table(room)
         self.room.removeNode()
-        shape = shape_of(room)
-        self.room = assembled(shape, {i for i, t in enumerate(room.things) if t.model.kind in ARCHITECTURE})
+        m = build_mesh(room)
+        shell = {i for i, o in enumerate(room.objects) if is_architecture(o)}
+        self.room = assembled(m, shell)
         self.room.reparentTo(self.root)
-        self.lut[1:len(room.things) + 1] = [ROOM_LABELS.codes.index(t.label) for t in room.things]
-        self.seen = None, []
-        self._light(room, 1.2 * gain(room, shape))
-        self._draw(self.dark)
+        self._forget()
+        self._set_inputs(light_inputs(room, BRIGHTNESS * gain(room, m)))
+        self._set_inputs(air_inputs(room, len(shell)))
+        self._set_inputs(self._shadow_inputs(room))
+        self._draw(self.lamp)
 
-    def _light(self, room: Room, scale: float) -> None:
-        "Tell the shaders the lights, the strongest of them first, and how open the air is"
-        tell, vec = self.room.setShaderInput, lambda v: p3.LVecBase3f(*map(float, v))
-        lights = sorted(room.lights, key=_strength, reverse=True)[:LIGHTS]
-        more = [Light((0, 0, 0), (0, 0, 0), (0, 0, 0), 1.0)] * (LIGHTS - len(lights))
-        for name in ("at", "normal", "colour"): tell(f"light_{name}", p3.PTALVecBase3f([vec(getattr(l, name)) for l in lights + more]))
-        tell("light_area", p3.PTAFloat([float(l.area) for l in lights + more])), tell("lights", len(lights))
-        tell("ambient", vec(room.ambient)), tell("scale", p3.LVecBase2f(scale, 1 / HEADROOM)), tell("only", 0.0)
-        tell("soft", p3.LVecBase2f(*(SUN if lights and not lights[0].area else LAMP)))
-        middle = [*(np.min(room.outline, axis=0) + np.max(room.outline, axis=0)) / 2, room.height / 2]
-        tell("shell", p3.LVecBase4f(*middle, sum(t.model.kind in ARCHITECTURE for t in room.things)))
-        tell("grid", _volume(filled(room))), tell("grid_origin", vec(origin(room))), tell("grid_size", vec(np.array(grid_of(room)[::-1]) * CELL))
-        if lights: _aim(self.lamp, lights[0], room, middle)
-        tell("to_lamp", self.root.getMat(self.lamp) * self.lamp.node().getLens().getProjectionMat()), tell("shadow", self.shadow)
+    def _set_inputs(self, inputs: dict[str, Any]) -> None:
+        for name, value in inputs.items():
+            self.room.setShaderInput(name, value)
 
-    def _draw(self, buffer: p3.GraphicsOutput) -> None:
-        buffer.setActive(True)
+    def _shadow_inputs(self, room: Room) -> dict[str, Any]:
+        "The shadow map of the strongest light"
+        if room.lights:
+            _aim(self.lamp.camera, strongest(room)[0], room)
+        to_lens = self.lamp.camera.node().getLens().getProjectionMat()
+        to_lamp = self.root.getMat(self.lamp.camera) * to_lens
+        return dict(to_lamp=to_lamp, shadow=self.shadow, only=0.0)
+
+    def _forget(self) -> None:
+        "The next image or annotation is drawn anew"
+        self.last = (None, [])
+
+    def _draw(self, view: View) -> None:
+        view.buffer.setActive(True)
         draw(self.engine)
-        buffer.setActive(False)
+        view.buffer.setActive(False)
 
-    def _look(self, camera: Camera) -> list[np.ndarray]:
-        "All planes (F, F, 4), one row and column of samples beyond the pixels on each side"
-        if self.seen[0] == camera: return self.seen[1]
-        self.eye.setPos(*camera.at), self.eye.lookAt(p3.Point3(*camera.target))
-        lens, wider = self.eye.node().getLens(), self.fine / (self.fine - 1)
-        lens.setNearFar(NEAR, DEEPEST), lens.setFov(float(2 * np.degrees(np.arctan(np.tan(np.radians(camera.fov / 2)) * wider))))
-        self._draw(self.buffer)
-        self.seen = camera, [np.frombuffer(t.getRamImage(), np.uint8).reshape(self.fine, self.fine, 4)[::-1] for t in self.targets]
-        return self.seen[1]
+    def planes(self, camera: Camera) -> list[np.ndarray]:
+        "All planes (F, F, 4) uint8, blue first, one row and column of samples beyond the pixels on each side"
+        if self.last[0] == camera:
+            return self.last[1]
+        look_through(self.eye.camera, camera.at, camera.target)
+        wider = self.fine / (self.fine - 1)
+        half = np.arctan(np.tan(np.radians(camera.fov / 2)) * wider)
+        lens = self.eye.camera.node().getLens()
+        lens.setNearFar(NEAR, DEEPEST)
+        lens.setFov(float(2 * np.degrees(half)))
+        self._draw(self.eye)
+        self.last = camera, [self._plane(target) for target in self.eye.targets]
+        return self.last[1]
+
+    def _plane(self, target: p3.Texture) -> np.ndarray:
+        raw = np.frombuffer(target.getRamImage(), np.uint8)
+        return raw.reshape(self.fine, self.fine, 4)[::-1]
 
     def instances(self, camera: Camera) -> np.ndarray:
-        "For each pixel's centre 1 + the index of the thing seen there, 0 for nothing; (H, W) int"
-        seen = self._look(camera)[1][1::2, 1::2].astype(np.int32)
+        "For each pixel's center 1 + the index of the object seen there, 0 for nothing; (H, W) int32"
+        seen = self.planes(camera)[1][1::2, 1::2].astype(np.int32)
         return seen[..., 2] + 256 * seen[..., 1]
 
     def mask(self, camera: Camera) -> np.ndarray:
-        "Labels (H, W) uint8 from the instances"
-        return self.lut[self.instances(camera)]
+        "The label of each pixel, (H, W) uint8"
+        return self.labels[self.instances(camera)]
 
     def geometry(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        "At each pixel's centre the depth along the view in metres, (H, W) float32, and the facet's normal, (H, W, 3) float32, x right, y down, z ahead; 0 for nothing"
-        deep, flat = (plane[1::2, 1::2, [2, 1, 0, 3]].astype(np.float32) for plane in self._look(camera)[2:])
+        "Depth (H, W) and facet normals (H, W, 3) at each pixel's center, see `Renderer`"
+        in_order = [2, 1, 0, 3]  # red first
+        deep, flat = (plane[1::2, 1::2, in_order].astype(np.float32) for plane in self.planes(camera)[2:])
         depth = (deep[..., :3] @ np.float32([65536, 256, 1])) * (DEEPEST / 2 ** 24)
         x, y = (flat[..., i:i + 2] @ np.float32([256, 1]) / 32767 - 1 for i in (0, 2))
-        z = np.sqrt((1 - x * x - y * y).clip(0)) * np.where(deep[..., 3] > 0, 1, -1)
-        return depth, np.where(depth[..., None] > 0, np.stack([x, y, z], 2), 0).astype(np.float32)
+        is_ahead = np.where(deep[..., 3] > 0, 1, -1)
+        z = np.sqrt((1 - x * x - y * y).clip(0)) * is_ahead
+        normal = np.where(depth[..., None] > 0, np.stack([x, y, z], 2), 0)
+        return depth, normal.astype(np.float32)
 
-    def uncovered(self, camera: Camera, things: list[int]) -> list[int]:
-        "Pixels that each of the things would have if nothing stood before it"
+    def uncovered(self, camera: Camera, objects: list[int]) -> list[int]:
+        "Pixels that each of the objects would have if nothing stood before it"
         pixels = []
-        for i in [*things, -1]:
-            self.room.setShaderInput("only", i + 1.0)
-            self.seen = None, []
-            if i >= 0: pixels.append(int((self.instances(camera) > 0).sum()))
+        for i in objects:
+            self._show_only(i + 1.0)
+            pixels.append(int((self.instances(camera) > 0).sum()))
+        self._show_only(0.0)
         return pixels
 
-    def picture(self, camera: Camera) -> np.ndarray:
-        "The developed picture (H, W, 3) uint8: each pixel from the nine samples around its centre"
-        fine = self._look(camera)[0].astype(np.uint16)
+    def _show_only(self, number: float) -> None:
+        "Draw one object alone, or all with number 0"
+        self.room.setShaderInput("only", number)
+        self._forget()
+
+    def image(self, camera: Camera) -> np.ndarray:
+        "The developed image (H, W, 3) uint8: each pixel from the nine samples around its center"
+        fine = self.planes(camera)[0].astype(np.uint16)
         rows = sum(w * fine[i:i + 2 * self.size:2] for i, w in enumerate(TENT))
         sums = sum(w * rows[:, i:i + 2 * self.size:2] for i, w in enumerate(TENT))
-        return np.stack([curve[sums[..., 2 - i]] for i, curve in enumerate(curves(camera, 255 * TENT.sum() ** 2))], axis=2)
+        light, top = sums[..., 2::-1], 255 * TENT.sum() ** 2
+        return develop(camera, light, top, meter(camera, light.max(axis=2) / top))
+
+    picture = image  # old name, removed at the merge
 
 
-def _strength(light: Light) -> float: return np.inf if not light.area else max(light.colour) * light.area * (1 if any(light.normal) else .25)
+Stage = ShadedRenderer  # old name, removed at the merge
 
 
-def _aim(lamp: p3.NodePath, light: Light, room: Room, middle: list[float]) -> None:
-    "Look from a light: in at a window, down from a ceiling, else to the middle of the floor; from the sun at the whole room"
-    ahead = np.array(light.normal) if any(light.normal) else (0, .01, -1) if light.at[2] > 1.95 else np.array([*room.middle, .3]) - light.at
-    at, lens = np.array(light.at), p3.PerspectiveLens() if light.area else p3.OrthographicLens()
-    if light.area: lens.setFov(140), lens.setNearFar(.1 if any(light.normal) else .4, 15)
+def strongest(room: Room) -> list[Light]:
+    "The lights that are drawn, the strongest first: the sun, then by color and area"
+    return sorted(room.lights, key=_strength, reverse=True)[:LIGHTS]
+
+
+def _strength(light: Light) -> float:
+    if not light.area:
+        return np.inf
+    is_window = any(light.normal)
+    return max(light.color) * light.area * (1 if is_window else .25)
+
+
+def light_inputs(room: Room, scale: float) -> dict[str, Any]:
+    "What the shaders must know of the lights"
+    lights = strongest(room)
+    none = Light((0, 0, 0), (0, 0, 0), (0, 0, 0), 1.0)
+    padded = lights + [none] * (LIGHTS - len(lights))
+    sun_shines = bool(lights) and not lights[0].area
+    return dict(
+        light_at=p3.PTALVecBase3f([_vector(light.at) for light in padded]),
+        light_normal=p3.PTALVecBase3f([_vector(light.normal) for light in padded]),
+        light_color=p3.PTALVecBase3f([_vector(light.color) for light in padded]),
+        light_area=p3.PTAFloat([float(light.area) for light in padded]),
+        lights=len(lights),
+        ambient=_vector(room.ambient),
+        scale=p3.LVecBase2f(scale, 1 / HEADROOM),
+        soft=p3.LVecBase2f(*(SUN if sun_shines else LAMP)),
+    )
+
+
+def air_inputs(room: Room, shell: int) -> dict[str, Any]:
+    "What the shaders must know of the room's air and of its `shell` first objects"
+    size = np.array(grid_of(room)[::-1]) * CELL
+    return dict(
+        shell=p3.LVecBase4f(*_middle(room), shell),
+        grid=_volume(occupied(room)),
+        grid_origin=_vector(origin(room)),
+        grid_size=_vector(size),
+    )
+
+
+def _vector(values: Any) -> p3.LVecBase3f:
+    return p3.LVecBase3f(*map(float, values))
+
+
+def _middle(room: Room) -> list[float]:
+    "Of the room's bounding box"
+    return [*(room.low + room.high) / 2, room.height / 2]
+
+
+def _aim(lamp: p3.NodePath, light: Light, room: Room) -> None:
+    "Let a camera look from a light: in at a window, down from a ceiling, else to the floor; from the sun at all"
+    ahead = _light_direction(light, room)
+    at = np.array(light.at)
+    if light.area:
+        lens = p3.PerspectiveLens()
+        lens.setFov(140)
+        lens.setNearFar(.1 if any(light.normal) else .4, 15)
     else:
+        lens = p3.OrthographicLens()
         reach = float(np.linalg.norm([*np.ptp(room.outline, axis=0), room.height])) / 2
-        at = np.array(middle) - (reach + 1) * ahead
-        lens.setFilmSize(2 * reach, 2 * reach), lens.setNearFar(.1, 2 * reach + 2)
+        at = np.array(_middle(room)) - (reach + 1) * ahead
+        lens.setFilmSize(2 * reach, 2 * reach)
+        lens.setNearFar(.1, 2 * reach + 2)
     lamp.node().setLens(lens)
-    lamp.setPos(*map(float, at)), lamp.lookAt(p3.Point3(*(at + ahead)))
+    position, target = map(float, at), at + ahead
+    look_through(lamp, tuple(position), tuple(target))
+
+
+def _light_direction(light: Light, room: Room) -> np.ndarray:
+    "Into the room, down from a ceiling lamp, or from a lamp to the middle of the floor"
+    if any(light.normal):
+        return np.array(light.normal)
+    if light.at[2] > 1.95:
+        return np.array((0, .01, -1))
+    return np.array([*room.middle, .3]) - light.at
 
 
 def _volume(cells: np.ndarray) -> p3.Texture:
-    volume = p3.Texture("filled")
+    "A grid (Z, Y, X) uint8 as a texture"
+    volume = p3.Texture("occupied")
     volume.setup3dTexture(*cells.shape[::-1], p3.Texture.TUnsignedByte, p3.Texture.FLuminance)
     volume.setRamImage(cells.tobytes())
-    volume.setMinfilter(p3.SamplerState.FTLinearMipmapNearest), volume.setMagfilter(p3.SamplerState.FTLinear)
-    for wrap in (volume.setWrapU, volume.setWrapV, volume.setWrapW): wrap(p3.SamplerState.WMClamp)
+    volume.setMinfilter(p3.SamplerState.FTLinearMipmapNearest)
+    volume.setMagfilter(p3.SamplerState.FTLinear)
+    for set_wrap in (volume.setWrapU, volume.setWrapV, volume.setWrapW):
+        set_wrap(p3.SamplerState.WMClamp)
     return volume
 
 
-def assembled(shape: Shape, shell: set[int]) -> p3.NodePath:
-    "A node of all triangles, those of the things in `shell` last, since most of them are hidden; each vertex knows its thing, glow and gloss"
-    gloss = np.zeros(len(shape.position), np.float32)
-    for _, name, tris in shape.runs: gloss[tris] = GLOSS.get(name.partition(":")[0], 0)
-    rows = np.zeros(len(gloss), [("position", "f4", 3), ("normal", "f4", 3), ("tint", "f4", 3), ("uv", "f4", 2), ("extra", "f4", 3)])
-    rows["position"], rows["normal"], rows["tint"], rows["uv"] = shape.position, shape.normal, shape.tint, shape.uv
-    rows["extra"] = np.column_stack([shape.owner + 1, shape.glow, gloss])
-    data = p3.GeomVertexData("room", _layout(), p3.Geom.UHStatic)
-    data.uncleanSetNumRows(len(rows))
-    memoryview(data.modifyArray(0)).cast("B")[:] = rows.tobytes()
+def assembled(m: RoomMesh, shell: set[int]) -> p3.NodePath:
+    """A node of all triangles; each vertex knows its object, emission and gloss.
+
+    The objects in `shell` come last, since most of their pixels are hidden.
+    """
+    gloss = np.zeros(len(m.position), np.float32)
+    for _, name, indices in m.runs:
+        gloss[indices] = GLOSS.get(name.partition(":")[0], 0)
+    extra = np.column_stack([m.owner + 1, m.emission, gloss])
+    rows = np.hstack([m.position, m.normal, m.tint, m.uv, extra]).astype(np.float32)
+    vertices = vertex_table("room", rows, _layout())
     node = p3.GeomNode("room")
-    for _, name, tris in sorted(shape.runs, key=lambda run: run[0] in shell): node.addGeom(triangles(data, tris), textured(name, "shaded"))
+    for _, name, indices in sorted(m.runs, key=lambda run: run[0] in shell):
+        node.addGeom(triangles(vertices, indices), textured(name, "shaded"))
     return p3.NodePath(node)
 
 
 @lru_cache(maxsize=1)
 def _layout() -> p3.GeomVertexFormat:
-    layout = p3.GeomVertexArrayFormat()
-    layout.addColumn(p3.InternalName.getVertex(), 3, p3.Geom.NTFloat32, p3.Geom.CPoint), layout.addColumn(p3.InternalName.getNormal(), 3, p3.Geom.NTFloat32, p3.Geom.CNormal)
-    layout.addColumn("tint", 3, p3.Geom.NTFloat32, p3.Geom.COther), layout.addColumn(p3.InternalName.getTexcoord(), 2, p3.Geom.NTFloat32, p3.Geom.CTexcoord)
-    layout.addColumn("extra", 3, p3.Geom.NTFloat32, p3.Geom.COther)
-    return p3.GeomVertexFormat.registerFormat(p3.GeomVertexFormat(layout))
+    "Position, normal, color, texture coordinates; number, emission and gloss"
+    return vertex_layout(
+        (p3.InternalName.getVertex(), 3, p3.Geom.CPoint),
+        (p3.InternalName.getNormal(), 3, p3.Geom.CNormal),
+        ("tint", 3, p3.Geom.COther),
+        (p3.InternalName.getTexcoord(), 2, p3.Geom.CTexcoord),
+        ("extra", 3, p3.Geom.COther),
+    )
+
+
+def _shader(name: str) -> p3.Shader:
+    "The shader of `shaders/NAME.vert` and `shaders/NAME.frag`"
+    folder = files("virtual_room") / "shaders"
+    sources = [(folder / f"{name}.{kind}").read_text() for kind in ("vert", "frag")]
+    return p3.Shader.make(p3.Shader.SL_GLSL, *map(_with_constants, sources))
+
+
+def _with_constants(source: str) -> str:
+    "GLSL wants its version in the first line"
+    version, rest = source.split("\n", 1)
+    return f"{version}\n#define LIGHTS {LIGHTS}\n#define DEEPEST {DEEPEST}\n{rest}"
 
 
 @lru_cache(maxsize=1)
 def _host() -> tuple[p3.GraphicsOutput, p3.GraphicsEngine]:
     "What holds the one OpenGL context of the process"
-    for library in ("libEGL.so.1", "libGL.so.1"):
-        try: ctypes.CDLL(library)
-        except OSError: raise SegError(f"the shaded renderer needs {library}, which is missing; install the Debian packages {PACKAGES}, or give --renderer fast") from None
+    remedy = f"install the Debian packages {PACKAGES}, or give --renderer fast"
+    for library in LIBRARIES:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            raise SegError(f"the shaded renderer needs {library}, which is missing; {remedy}") from None
     os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa in software: workers share the cores, not threads
     p3.loadPrcFileData("virtual_room", _SETTINGS)
-    pipe, properties, engine = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3headlessgl"), p3.FrameBufferProperties(), p3.GraphicsEngine()
-    properties.setRgbaBits(8, 8, 8, 8)
-    host = pipe and engine.makeOutput(pipe, "host", 0, properties, p3.WindowProperties.size(1, 1), p3.GraphicsPipe.BFRefuseWindow)
-    if not host: raise SegError(f"OpenGL does not start without a screen (EGL); install the Debian packages {PACKAGES}, or give --renderer fast")
+    pipe = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3headlessgl")
+    engine = p3.GraphicsEngine()
+    host = pipe and _small_buffer(pipe, engine)
+    if not host:
+        raise SegError(f"OpenGL does not start without a screen (EGL); {remedy}")
     draw(engine)
     return host, engine
 
 
+def _small_buffer(pipe: p3.GraphicsPipe, engine: p3.GraphicsEngine) -> p3.GraphicsOutput | None:
+    properties = p3.FrameBufferProperties()
+    properties.setRgbaBits(8, 8, 8, 8)
+    window = p3.WindowProperties.size(1, 1)
+    return engine.makeOutput(pipe, "host", 0, properties, window, p3.GraphicsPipe.BFRefuseWindow)
+
+
 def driver() -> str:
-    "What draws: the same bytes come from the same driver only"
+    "What draws: the same bytes come from the same driver only. Raises `SegError` where OpenGL does not start"
     gsg = _host()[0].getGsg()
-    return f"Panda3D {p3.PandaSystem.getVersionString()} {gsg.getDriverRenderer()}, {gsg.getDriverVersion()}"
+    version = p3.PandaSystem.getVersionString()
+    return f"Panda3D {version} {gsg.getDriverRenderer()}, {gsg.getDriverVersion()}"
 
 
 def hardware() -> bool:
     "Is there an OpenGL that is not software?"
-    try: return not any(word in driver().lower() for word in SOFTWARE)
-    except SegError: return False
+    try:
+        name = driver().lower()
+    except SegError:
+        return False
+    return not any(word in name for word in SOFTWARE)

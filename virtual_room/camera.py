@@ -1,0 +1,122 @@
+"""A person's view of a room: from the walkable floor to the middle, or close to a small object.
+
+Must not know how rooms are made nor how anything is drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from virtual_room.floorplan import OVERHEAD, walkable
+from virtual_room.scene import Camera, Range, Room, RoomConfig, SceneObject, Vec
+
+Rng = np.random.Generator
+RARE = (
+    "furniture_clock",
+    "furniture_floor_lamp",
+    "furniture_nightTable",
+    "furniture_drawer",
+    "furniture_armchair",
+)
+CLOSE_UP_GROUPS = ("items_", "live_")
+SPAN = .2  # meters: smaller objects get the narrower half of the angles for close-ups
+SPOTS = 96  # places on the floor that are tried
+FLOOR_GAPS = ((.3, .28), (.15, .05), (.09, .09))  # meters to walls and objects: from comfortable to just possible
+EFFECTS = ("blur", "vignette", "noise", "jpeg")
+
+
+def make_camera(room: Room, rng: Rng, config: RoomConfig = RoomConfig()) -> Camera:
+    "A person's view from the walkable floor: of the room's middle with a deviation, or of a small object near by"
+    development = _development(rng, config)
+    candidates = [o for o in room.objects if o.label.startswith(CLOSE_UP_GROUPS) or o.label in RARE]
+    subject = None
+    if candidates and rng.random() < config.close_up:
+        subject = candidates[int(rng.integers(len(candidates)))]
+    headroom = max(OVERHEAD, config.camera_height[1] + .1)
+    spot = _standing_point(room, rng, subject, headroom)
+    eye = np.array([*spot, rng.uniform(*config.camera_height)])
+    if subject is None:
+        target = _toward_middle(room, rng, eye, config.yaw_deviation)
+        fov = rng.uniform(*config.fov)
+    else:
+        target = _near(rng, subject, .12)
+        fov = rng.uniform(*_close_up_fov(config, subject))
+    return Camera(tuple(eye.tolist()), target, float(fov), **development)
+
+
+def _development(rng: Rng, config: RoomConfig) -> dict[str, Any]:
+    "How the image is developed, and the effects of the lens on some of the images"
+    exposure = float(rng.uniform(*config.exposure))
+    contrast = float(rng.uniform(*config.contrast))
+    balance = 1 + config.white_balance * rng.uniform(-1, 1, 3) * [1, .3, 1]
+    development = dict(exposure=exposure, contrast=contrast, balance=tuple(balance.tolist()))
+    if rng.random() < config.effects:
+        for name in EFFECTS:
+            development[name] = float(rng.uniform(*getattr(config, name)))
+    return development
+
+
+def _toward_middle(room: Room, rng: Rng, eye: np.ndarray, deviation: float) -> Vec:
+    "A point in the direction of the room's middle, turned by at most `deviation` degrees"
+    x, y, z = np.array([*room.middle, rng.uniform(.6, 1.3)]) - eye
+    turn = np.radians(rng.uniform(-deviation, deviation))
+    cos, sin = np.cos(turn), np.sin(turn)
+    target = eye + np.array([cos * x - sin * y, sin * x + cos * y, z])
+    return tuple(target.tolist())
+
+
+def _close_up_fov(config: RoomConfig, subject: SceneObject) -> Range:
+    "The range of angles for a close-up, so that a mug or a phone fills more than a few pixels"
+    low, high = config.close_up_fov
+    is_small = max(subject.size) < SPAN
+    return (low, (low + high) / 2) if is_small else (low, high)
+
+
+def _near(rng: Rng, subject: SceneObject, spread: float) -> Vec:
+    "A point near an object, rather at its upper half: that is where lamps and dogs are told apart"
+    height = subject.bottom + subject.size[2] * rng.uniform(.4, .9)
+    middle = np.array([*subject.spot, height])
+    return tuple((middle + rng.uniform(-spread, spread, 3)).tolist())
+
+
+def _standing_point(room: Room, rng: Rng, subject: SceneObject | None, headroom: float) -> tuple[float, float]:
+    "A free place on the floor: from afar of the middle, or within reach of the subject"
+    points = rng.uniform(room.low, room.high, (SPOTS, 2))
+    goal = np.asarray(room.middle if subject is None else subject.at[:2])
+    distance = np.linalg.norm(points - goal, axis=1)
+    free = _free_points(room, points, headroom)
+    best = free & _good_view(points, distance, subject)
+    for choice in (best, free, distance == distance.max()):
+        if choice.any():
+            break
+    indices = np.flatnonzero(choice)
+    x, y = points[indices[int(rng.integers(len(indices)))]]
+    return float(x), float(y)
+
+
+def _good_view(points: np.ndarray, distance: np.ndarray, subject: SceneObject | None) -> np.ndarray:
+    "From which points (N, 2) the room's middle is far enough, or the subject near enough (N,)"
+    if subject is None:
+        return distance > 1.0
+    return (distance > .6) & (distance < 2.2) & _sees_front(points, subject)
+
+
+def _free_points(room: Room, points: np.ndarray, headroom: float) -> np.ndarray:
+    "On which points (N, 2) a person can stand (N,), with smaller gaps where there is no other place"
+    for wall_gap, object_gap in FLOOR_GAPS:
+        free = walkable(room, points, wall_gap, object_gap, headroom)
+        if free.any():
+            break
+    return free
+
+
+def _sees_front(points: np.ndarray, subject: SceneObject) -> np.ndarray:
+    "Which points (N, 2) see a clock on a wall from its front (N,); all of them for other objects"
+    if subject.label != "furniture_clock":
+        return np.ones(len(points), bool)
+    angle = np.radians(subject.heading)
+    front = np.array([-np.sin(angle), np.cos(angle)])
+    away = points - np.asarray(subject.at[:2])
+    return away @ front > .5 * np.linalg.norm(away, axis=1)
