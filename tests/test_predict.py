@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np, pytest
 from conftest import ROOT, run_command
+from echo import SIZE, echo_graph, echo_model
+from onnx import TensorProto
 from PIL import Image
 
+from nbs_lib.core import SegError
 from nbs_lib.datasets import find_pairs
 from nbs_lib.evaluate import NYUV2_AS_ROOMS, evaluate, mapped_scoring, summarize
 from nbs_lib.labels import ROOM_LABELS, read_labels, write_labels, LabelSet
@@ -161,6 +164,102 @@ def test_models_that_are_refused(model, photo, tmp_path):
     done = run_command('seg_predict', tmp_path/model.name, photo, '--out', tmp_path/'out')
     says(done, 1, 'is not the file that unet_resnet18_32.manifest.json describes')
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path/'out').exists()
+
+
+# what a file may claim about itself
+
+def claimed_labels(**changes):
+    "The table of the rooms as a file says it, with `changes`."
+    return dict(labels=json.dumps(ROOM_LABELS.to_dict() | changes))
+
+
+N = ROOM_LABELS.n_classes
+GRAY = [128, 128, 128]
+WRONG_CLAIMS = {
+    'size is a number': (dict(size='64'), 'size'),
+    'size is text': (dict(size='["a", "b"]'), 'size'),
+    'size has three numbers': (dict(size='[64, 64, 64]'), 'size'),
+    'size is no multiple of 32': (dict(size='[64, 65]'), 'size'),
+    'size is negative': (dict(size='[-64, 64]'), 'size'),
+    'size is true': (dict(size='[64, true]'), 'size'),
+    'size is a fraction': (dict(size='[64.0, 64.5]'), 'size'),
+    'size is huge': (dict(size='[64, 320000]'), 'size'),
+    'a number of 5,000 digits': (dict(size=f'[{"6" * 5000}, 64]'), 'unreadable'),
+    'nested too deeply': (dict(size='[' * 100_000), 'unreadable'),
+    'stats are a number': (dict(stats='3'), 'stats'),
+    'stats lack the deviation': (dict(stats='[[0.5, 0.5, 0.5]]'), 'stats'),
+    'stats of two channels': (dict(stats='[[0.5, 0.5], [0.2, 0.2]]'), 'stats'),
+    'stats are text': (dict(stats='[["a", 0, 0], [1, 1, 1]]'), 'stats'),
+    'stats are not numbers': (dict(stats='[[NaN, 0.5, 0.5], [0.2, 0.2, 0.2]]'), 'stats'),
+    'mean above 1': (dict(stats='[[123, 117, 104], [0.2, 0.2, 0.2]]'), 'stats'),
+    'deviation 0': (dict(stats='[[0.5, 0.5, 0.5], [0, 0.2, 0.2]]'), 'stats'),
+    'labels are a list': (dict(labels='[]'), 'label'),
+    'labels lack colors': (dict(labels='{"codes": ["a"]}'), 'label'),
+    'names are numbers': (claimed_labels(codes=list(range(N))), 'codes'),
+    'names are one text': (claimed_labels(codes='a' * N), 'codes'),
+    'an empty name': (claimed_labels(codes=['', *ROOM_LABELS.codes[1:]]), 'codes'),
+    'a name that is not text': (claimed_labels(codes=['\ud800', *ROOM_LABELS.codes[1:]]), 'codes'),
+    'a color is a fraction': (claimed_labels(colors=[[0.5, 0, 0]] + [GRAY] * (N - 1)), 'color'),
+    'a color is text': (claimed_labels(colors=['abc'] + [GRAY] * (N - 1)), 'color'),
+    'colors are numbers': (claimed_labels(colors=[5] * N), 'color'),
+    'a color above 255': (claimed_labels(colors=[[256, 0, 0]] + [GRAY] * (N - 1)), 'color'),
+    'background is text': (claimed_labels(background='empty'), 'background'),
+    'background above the table': (claimed_labels(background=N), 'background'),
+    'background is negative': (claimed_labels(background=-1), 'background'),
+    'void is a number': (claimed_labels(void=255), 'void'),
+    'void is text': (claimed_labels(void=['a']), 'void'),
+    'stored values are text': (claimed_labels(values=['a'] * N), 'values'),
+}
+
+
+@pytest.mark.parametrize('props,word', WRONG_CLAIMS.values(), ids=WRONG_CLAIMS)
+def test_wrong_claims_are_refused(props, word, tmp_path):
+    "One sentence that names the file and what is wrong in it."
+    path = echo_model(tmp_path/'echo.onnx', **props)
+    with pytest.raises(SegError, match=word) as refused:
+        Predictor(path)
+    said = str(refused.value)
+    assert 'echo.onnx' in said and 'seg_export' in said and len(said) < 400 + len(str(path)), said
+
+
+WRONG_GRAPHS = {
+    'an output of another name': (echo_graph(mask_name='labels'), 'mask'),
+    'images of numbers with a point': (echo_graph(image_type=TensorProto.FLOAT), 'uint8'),
+}
+
+
+@pytest.mark.parametrize('graph,word', WRONG_GRAPHS.values(), ids=WRONG_GRAPHS)
+def test_wrong_graphs_are_refused(graph, word, tmp_path):
+    with pytest.raises(SegError, match=word):
+        Predictor(echo_model(tmp_path/'echo.onnx', graph))
+
+
+def test_values_above_the_table_are_refused(tmp_path):
+    "A label without a name or a color never leaves the predictor."
+    predictor = Predictor(echo_model(tmp_path/'echo.onnx', echo_graph(largest=255)))
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    image[3, 5, 0] = N - 1
+    assert predictor(image).mask.max() == N - 1
+    image[3, 5, 0] = N
+    with pytest.raises(SegError, match=f'value {N}.*{N} labels'):
+        predictor(image)
+
+
+def test_a_graph_of_another_size_is_refused(tmp_path):
+    "What onnxruntime says about a graph that cannot take the claimed size becomes one sentence."
+    graph = echo_graph()
+    graph.input[0].type.tensor_type.shape.dim[1].dim_value = 96
+    predictor = Predictor(echo_model(tmp_path/'echo.onnx', graph))
+    with pytest.raises(SegError, match='could not be run'):
+        predictor(np.zeros((SIZE, SIZE, 3), np.uint8))
+
+
+@pytest.mark.parametrize('text', ['[]', '3', 'null', '"text"'])
+def test_a_manifest_that_is_no_object_is_refused(text, tmp_path):
+    path = echo_model(tmp_path/'echo.onnx')
+    manifest_path(path).write_text(text)
+    with pytest.raises(SegError, match='echo.manifest.json'):
+        Predictor(path)
 
 
 def test_wrong_arguments(model, photo, tmp_path):
