@@ -17,7 +17,10 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 connect = pytest.importorskip("websockets.sync.client").connect
-from test_server import ROOM_LABELS, Slow, app_client, echo_model, listening
+from echo import echo_model
+from serving import app_client, listening, slow_predictor
+
+from nbs_lib.labels import ROOM_LABELS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; Debian: apt install chromium")
@@ -148,9 +151,7 @@ def test_what_the_server_would_refuse_is_scaled_down_or_explained(model, tmp_pat
 
 
 def test_camera(model):
-    predictor = Slow(model)
-    predictor.seconds = 0.2
-    with listening(predictor) as url, browser() as page:
+    with listening(slow_predictor(model, 0.2)) as url, browser() as page:
         page.open(f"{url}/demo")
         page.js("document.getElementById('camera').click()")
         page.wait("document.getElementById('times').textContent.includes('skipped')")
