@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import math
@@ -28,12 +29,15 @@ from nbs_lib.core import SegError, seg_command
 from nbs_lib.predict import usable_threads
 
 ENVIRONMENT = "SEG_SERVE"  # how seg_serve tells its worker processes what to serve
+M_MMAP_THRESHOLD = -3      # glibc's name for the size from which a block is mapped on its own
+LARGE_BLOCK = 2**20        # bytes
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 def worker_app() -> FastAPI:
     "The application in a worker process, from what `seg_serve` wrote into the environment."
     log_to_stderr()
+    return_freed_memory()
     given = json.loads(os.environ[ENVIRONMENT])
     end_with(given.pop("parent"), given["runtime"])
     origins = tuple(given.pop("origins"))
@@ -101,6 +105,17 @@ def exit_on_signals() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), leave)
+
+
+def return_freed_memory() -> None:
+    """Let the C library give every large block back when it is freed.
+
+    glibc else keeps blocks of up to 32 MiB once it has seen one freed, and a burst of images leaves them behind.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    except (OSError, AttributeError, TypeError):  # another C library
+        pass
 
 
 def say_where(app: FastAPI, host: str, port: int, workers: int) -> None:

@@ -79,12 +79,12 @@ class Connections:
                 log("broken", path="connections", error=f"{type(error).__name__}: {error}")
 
     def expire(self, now: float) -> None:
-        "Close the connections whose time has passed, and those that hold too many unread answers."
+        "Close the connections whose time has passed."
         for connection in list(self.open):
             connection.expire(now)
-        self._drop_unsent()
 
-    def _drop_unsent(self) -> None:
+    def drop_unsent(self) -> None:
+        "Close the connections that have left their answers unread longest, until the limit on all holds."
         waiting = sorted((c for c in self.open if c.unsent()), key=lambda c: c.since)
         total = sum(c.unsent() for c in waiting)
         for connection in waiting:

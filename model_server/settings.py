@@ -28,7 +28,7 @@ class Settings:
     # all clients together
     max_bodies: int = 16               # request bodies held at one time
     max_held: int = 64 * MIB           # bytes of all bodies held
-    max_unsent: int = 64 * MIB         # bytes of all answers that their clients have not read yet
+    max_unsent: int = 32 * MIB         # bytes of all answers that their clients have not read yet
     max_connections: int = 256         # open connections
     max_per_address: int = 128         # of them, from one address (IPv6: from one /64 network)
     max_streams: int = 8               # open streams; one address may have half of them

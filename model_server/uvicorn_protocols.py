@@ -35,6 +35,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         server_header=False,
         access_log=False,
         timeout_graceful_shutdown=int(settings.deadline) + 1,
+        timeout_worker_healthcheck=60,  # a worker imports for long on a busy machine; killed for it, it would never start
     )
 
 
@@ -139,16 +140,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         "A request begins."
         super().on_message_begin()
+        self.head_size = 0
         self.begun = True
         self.head_done = False
         self.since = time.monotonic()
 
+    def on_url(self, url: bytes) -> None:
+        "A part of the request line came."
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        "A header came, or a trailer behind a chunked body."
+        self._count_head(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        "The headers are there: count them."
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.limits.max_head:
-            self.head_too_large = True
-            raise HeadTooLarge
+        "The headers are there."
         self.head_done = True
         self.unproductive = 0
         super().on_headers_complete()
@@ -175,11 +183,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.begun:
             self.since = time.monotonic()
         super().on_response_complete()
+        if self.unsent():
+            self.table.drop_unsent()
 
     def handle_websocket_upgrade(self) -> None:
         "Hand the connection over to a `BoundedWebSocketProtocol`."
         self.table.discard(self)
         super().handle_websocket_upgrade()
+
+    def _count_head(self, size: int) -> None:
+        self.head_size += size
+        if self.head_size > self.limits.max_head:
+            self.head_too_large = True
+            raise HeadTooLarge
 
     def _head_error(self) -> APIError:
         sentence = f"the request line and the headers have more than the {self.limits.max_head} bytes allowed"
