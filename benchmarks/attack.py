@@ -1,4 +1,4 @@
-"""Honest clients beside everything that we know a stranger may send: is each answered, how soon is health, does memory grow?
+"""Honest clients beside all that we know a stranger may send: are they answered, how soon is health, does memory grow?
 
     python benchmarks/attack.py --model MODEL.onnx --seconds 600
 
@@ -168,7 +168,8 @@ def attack(name: str, port: int, until: float) -> None:
             port, until, 20, request("POST", "/v1/predict?format=raw", encode(Image.new("L", (4000, 2000)), "PNG"))),
         "streams of tiny frames": lambda: flood_streams(port, until, TINY_FRAME),
         "streams of frames of 4 MiB": lambda: flood_streams(port, until, LARGE_FRAME),
-        "connections opened and closed": lambda: again(port, until, b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n"),
+        "connections opened and closed": lambda: again(
+            port, until, b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n"),
     }
     attacks[name]()
 

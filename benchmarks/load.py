@@ -1,7 +1,7 @@
 """Clients that never rest against `seg_serve`: is a request lost, does memory grow, how soon is a killed server back?
 
     python benchmarks/load.py --model MODEL.onnx --seconds 600 --clients 8
-    python benchmarks/load.py --model MODEL.onnx --seconds 60 --fps 20      # one stream that sends faster than the model answers
+    python benchmarks/load.py --model MODEL.onnx --seconds 60 --fps 20      # one stream, faster than the model
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ def regions(mask: np.ndarray, confidence: np.ndarray | None = None) -> list[Regi
     y, x = np.divmod(begin, mask.shape[1])
 
     def sum_by_value(of_run: np.ndarray) -> np.ndarray:
+        "Sum of a number of each run, for each of the 256 values."
         return np.bincount(value, of_run, 256)
 
     pixels = sum_by_value(length)
@@ -70,6 +71,7 @@ def regions(mask: np.ndarray, confidence: np.ndarray | None = None) -> list[Regi
         sum_sure = sum_by_value(np.add.reduceat(confidence.ravel(), begin, dtype=np.int64)) / 255
 
     def region(v: int) -> Region:
+        "What the sums say about one value."
         n = pixels[v]
         return Region(int(v), int(n), float(sum_x[v] / n), float(sum_y[v] / n), float(sum_sure[v] / n))
 

@@ -31,13 +31,17 @@ def make_app(
     provider: str = "cpu",
     threads: int | None = None,
 ) -> FastAPI:
-    "The application around a model file, or around a predictor that is there already. Workers share the folder `runtime`."
+    """The application around a model file, or around a predictor that is there already.
+
+    Workers share the folder `runtime`; None makes one that is removed at the end.
+    """
     temporary = None if runtime else tempfile.TemporaryDirectory(prefix="seg_serve-")
     folder = Path(runtime or temporary.name)
     service = make_service(model, settings, folder, provider, threads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        "What runs beside the requests."
         connections = Connections(settings)
         tasks = [asyncio.create_task(work) for work in (service.warm_up(), service.follow(), connections.watch())]
         yield {CONNECTIONS: connections}
@@ -47,7 +51,8 @@ def make_app(
         if temporary:
             temporary.cleanup()
 
-    app = FastAPI(title="SegmentationLearner model server", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    title = "SegmentationLearner model server"
+    app = FastAPI(title=title, version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.state.streams = Counter()  # open streams of each address
     app.include_router(router)
@@ -64,6 +69,7 @@ def make_service(
         return Service(model, settings, runtime)
 
     def load() -> Predictor:
+        "Read the file again."
         return Predictor(model, provider, threads)
 
     return Service(load(), settings, runtime, load)

@@ -46,8 +46,9 @@ def worker_app() -> FastAPI:
 
 
 def end_with(parent: int, runtime: str) -> None:
-    "End this process when the one that started it is gone, killed for instance: a worker left behind would keep the port."
+    "End this process when the one that started it is gone, killed for instance: a worker would keep the port."
     def watch() -> None:
+        "Wait for the end of the parent."
         while os.getppid() == parent:
             time.sleep(POLL_SECONDS)
         shutil.rmtree(runtime, ignore_errors=True)
@@ -69,7 +70,8 @@ def newest_model(folder: str = "Assets/Data~/models") -> str:
     "The model file written last; `SegError` where there is none."
     files = sorted(Path(folder).glob("*.onnx"), key=lambda path: path.stat().st_mtime)
     if not files:
-        raise SegError(f"there is no model in {folder}; name one with --model, or make one with ONNX.ipynb or `seg_export`")
+        sentence = f"there is no model in {folder}; name one with --model"
+        raise SegError(f"{sentence}, or make one with ONNX.ipynb or `seg_export`")
     return str(files[-1])
 
 
@@ -101,6 +103,7 @@ def check_port(host: str, port: int) -> None:
 def exit_on_signals() -> None:
     "Let SIGTERM and SIGHUP end this process like an exception, so that its temporary folder is removed."
     def leave(number: int, frame: Any) -> None:
+        "What a signal handler is called with is not needed."
         sys.exit(0)
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -124,7 +127,8 @@ def say_where(app: FastAPI, host: str, port: int, workers: int) -> None:
     address = f"http://{host}:{port}"
     print(f"{app.state.service.predictor}\n{address}, page at {address}/demo, {workers} worker{plural}", flush=True)
     if host not in THIS_MACHINE and not app.state.service.settings.token:
-        print("seg_serve: anybody who reaches this address may use the server; set a token with --token", file=sys.stderr)
+        warning = "anybody who reaches this address may use the server; set a token with --token"
+        print(f"seg_serve: {warning}", file=sys.stderr)
 
 
 def checked_app() -> FastAPI:
@@ -145,7 +149,7 @@ def seg_serve(
     host: str = "127.0.0.1",  # Address to listen on; 0.0.0.0 for all networks (then set a token)
     port: int = 4200,         # Port to listen on
     workers: int = 1,         # Processes; each loads the model and gets its share of the processors
-    token: str = "",          # Bearer token that clients must send; also allows POST /v1/reload. Better given in SEG_SERVE_TOKEN
+    token: str = "",          # Bearer token that clients must send; allows POST /v1/reload. Better in SEG_SERVE_TOKEN
     origins: str = "",        # Web pages of other origins that may use the server, comma separated
     waiting: int = 2,         # Photos that may wait in a worker; the next is answered 503
     deadline: float = 30.0,   # Seconds until a request is given up

@@ -42,7 +42,10 @@ def png_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def count_scans(data: bytes, max_parts: int) -> int:
-    "How many passes a decoder makes over the image: 1 unless it is a JPEG of several scans. `APIError` 413 for too many parts."
+    """How many passes a decoder makes over the image: 1 unless it is a JPEG of several scans.
+
+    `APIError` 413 for too many parts.
+    """
     if data.startswith(PNG_START):
         _check_count(png_chunks(data), max_parts)
         return 1
@@ -57,5 +60,6 @@ def _check_count(parts: Iterator, max_parts: int) -> list:
     for part in parts:
         found.append(part)
         if len(found) > max_parts:
-            raise APIError(413, f"the picture has more than {max_parts} parts; save it again with another program", "parts")
+            sentence = f"the picture has more than {max_parts} parts; save it again with another program"
+            raise APIError(413, sentence, "parts")
     return found

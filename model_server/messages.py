@@ -31,9 +31,12 @@ class Color(BaseModel):
     a: Annotated[int, Whole, Field(ge=0, le=255)] = 255
 
 
+Label = Annotated[int, Whole, Field(ge=-1, le=254)]
+
+
 class SetLabelColors(BaseModel):
     mime: str = ""
-    labels: Annotated[list[Annotated[int, Whole, Field(ge=-1, le=254)]], Field(max_length=1000, description="mask value - 1")]
+    labels: Annotated[list[Label], Field(max_length=1000, description="mask value - 1")]
     colors: Annotated[list[Color], Field(max_length=1000, description="one a label; a = 0 hides it")]
 
     @model_validator(mode="after")

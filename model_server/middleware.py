@@ -55,7 +55,8 @@ def check_json_size(body: bytes, most: int) -> None:
     "`APIError` 400 where a body holds far more values than any of our messages: nothing else runs while it is parsed."
     values = body.count(b",") + body.count(b"[") + body.count(b"{")
     if values > most:
-        raise APIError(400, f"the body has more than {most} JSON values; send one picture, or one list of colors", "json")
+        sentence = f"the body has more than {most} JSON values; send one picture, or one list of colors"
+        raise APIError(400, sentence, "json")
 
 
 class RequestMiddleware:
@@ -124,6 +125,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
     messages = [dict(type="http.request", body=body, more_body=False)]
 
     async def receive_again() -> dict[str, Any]:
+        "First the body, then what else comes."
         return messages.pop() if messages else await receive()
     return receive_again
 
@@ -140,6 +142,7 @@ async def send_error(error: APIError, send: Send) -> None:
 
 def _noting_status(exchange: Exchange, send: Send) -> Send:
     async def send_noting(message: dict[str, Any]) -> None:
+        "Pass a message on."
         exchange.status = message.get("status", exchange.status)
         await send(message)
     return send_noting

@@ -2,8 +2,8 @@
 
 That protocol names no client, so a palette is found in two ways, in this order:
 
-1. The cookie that the answer to `PUT /set_label_colors` sets. It holds the palette itself, so any worker, and the server
-   after a restart, colors alike. It is no secret and is checked like any other input.
+1. The cookie that the answer to `PUT /set_label_colors` sets. It holds the palette itself, so any worker, and the
+   server after a restart, colors alike. It is no secret and is checked like any other input.
 2. The client's address, for clients that keep no cookies, in a folder that all workers share. Two of these behind one
    address share a palette. Each choice is a file of its own: once a client shows its cookie, its own choice is removed,
    and that of a neighbor without cookies counts again. A client that shows a cookie while choosing leaves no file.

@@ -100,6 +100,7 @@ async def predict_image_text(
     colors = service.palettes.find(address, cookie)
 
     def make(prediction: Prediction, predictor: Predictor) -> ImageText:
+        "In this client's colors."
         return image_text(prediction, predictor, colors)
 
     answer = await service.label(asked.image64, "square", make)
@@ -130,7 +131,8 @@ async def predict(
 ) -> Response:
     """Label the image in the body.
 
-    The answer is a palette PNG, raw labels (one byte a pixel, row by row) or JSON, as `format` or the Accept header say.
+    The answer is a palette PNG, raw labels (one byte a pixel, row by row) or JSON, as `format` or the Accept header
+    say.
     """
     make = ANSWER_MAKERS[kind, mask]
     answer = await service.label(await request.body(), fit, make)

@@ -1,4 +1,4 @@
-"""What the server does, without the web: images in, answers out, through one queue; and the model, which may be replaced.
+"""What the server does, without the web: images in, answers out, through one queue; and a model that may be replaced.
 
 Must not know of requests, headers or sockets.
 """
@@ -106,7 +106,10 @@ class Service:
         log("ready", model=self.predictor.sha256[:12], provider=self.predictor.provider)
 
     async def reload(self) -> Predictor:
-        "Load the model file again and serve it from the next image on, in all workers. `APIError` 409 if it is not fit."
+        """Load the model file again and serve it from the next image on, in all workers.
+
+        `APIError` 409 if it is not fit.
+        """
         predictor = await self._replace()
         self._stamp.write_text(predictor.sha256)
         self._seen = self._stamped()
@@ -187,6 +190,7 @@ def describe(prediction: Prediction, predictor: Predictor) -> Labelled:
     names = predictor.labels.codes
 
     def row(region: Region) -> LabelRegion:
+        "One label of the answer."
         share = region.pixels / prediction.mask.size
         return LabelRegion(value=region.value, name=names[region.value], share=share, x=region.x, y=region.y,
                            confidence=region.confidence)

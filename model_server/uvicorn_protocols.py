@@ -20,6 +20,7 @@ from model_server.settings import KIB, Settings
 
 CONNECTIONS = "connections"   # the name of `Connections` in the state of the lifespan
 SMALLEST_SLICE = KIB          # bytes of a stream that are parsed in one turn of the event loop
+WORKER_PATIENCE = 60          # seconds to start a worker in; uvicorn's 5 end in a circle of restarts on a busy machine
 LARGEST_SLICE = 16 * KIB      # the same, while a large frame is being read
 REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
@@ -35,7 +36,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         server_header=False,
         access_log=False,
         timeout_graceful_shutdown=int(settings.deadline) + 1,
-        timeout_worker_healthcheck=60,  # a worker imports for long on a busy machine; killed for it, it would never start
+        timeout_worker_healthcheck=WORKER_PATIENCE,
     )
 
 

@@ -387,7 +387,7 @@ def test_queue_and_deadline(model):
     def post(url: str) -> httpx.Response:
         return post_image(url, encode(noise()))
 
-    with listening(slow_predictor(model, 0.5)) as url, ThreadPoolExecutor(8) as pool:
+    with listening(slow_predictor(model, 2.0)) as url, ThreadPoolExecutor(8) as pool:
         answers = [f.result() for f in [pool.submit(post, url) for _ in range(8)]]
         assert sorted(a.status_code for a in answers) == [200] * 3 + [503] * 5, "one at work, two waiting"
         refused = next(a for a in answers if a.status_code == 503)
