@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -17,7 +18,7 @@ from model_server.error_handlers import add_error_handlers
 from model_server.middleware import RequestMiddleware
 from model_server.routes import paths, router
 from model_server.service import Service
-from model_server.settings import Settings
+from model_server.settings import DEFAULTS, Settings
 from model_server.uvicorn_protocols import CONNECTIONS
 from nbs_lib.predict import Predictor
 
@@ -26,7 +27,7 @@ EXPOSED_HEADERS = ["Server-Timing", "X-Model", "X-Mask-Width", "X-Mask-Height", 
 
 def make_app(
     model: str | Path | Predictor,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
     runtime: str | Path | None = None,
     provider: str = "cpu",
     threads: int | None = None,

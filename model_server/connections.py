@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from ipaddress import IPv6Network, ip_address
-from typing import Iterable, Protocol
+from typing import Protocol
 
 from model_server.settings import Settings
 from model_server.telemetry import log

@@ -7,7 +7,7 @@ over the whole image: 120 kB can ask for a thousand passes over eight million pi
 from __future__ import annotations
 
 import re
-from typing import Iterator
+from collections.abc import Iterator
 
 from model_server.errors import APIError
 

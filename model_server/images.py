@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model_server.errors import APIError
 from model_server.image_parts import count_scans
-from model_server.settings import Settings
+from model_server.settings import DEFAULTS, Settings
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 LEAST_SCAN_PIXELS = 4096  # a scan of a smaller image costs as much as one of so many pixels
@@ -32,7 +32,7 @@ def decode_base64(text: str) -> bytes:
         raise APIError(400, sentence, "base64") from None
 
 
-def decode_image(data: bytes, settings: Settings = Settings()) -> Image.Image:
+def decode_image(data: bytes, settings: Settings = DEFAULTS) -> Image.Image:
     """RGB image, upright.
 
     `APIError` 413 for one that is too large or takes too long, 415 for another format, 400 for a damaged one.

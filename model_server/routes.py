@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Callable
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request, Response, WebSocket, WebSocketDisconnect
@@ -17,8 +18,22 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from model_server.answer import palette_png, regions, table_palette
 from model_server.errors import APIError
-from model_server.messages import (MEDIA, ColorsSet, Error, Fit, Format, Greeting, Health, ImageText, Labelled,
-                                   LabelPosition, ModelCard, PredictImageText, SetLabelColors, TableRow)
+from model_server.messages import (
+    MEDIA,
+    ColorsSet,
+    Error,
+    Fit,
+    Format,
+    Greeting,
+    Health,
+    ImageText,
+    Labelled,
+    LabelPosition,
+    ModelCard,
+    PredictImageText,
+    SetLabelColors,
+    TableRow,
+)
 from model_server.middleware import Paths, authorize
 from model_server.negotiation import accepted_format
 from model_server.palettes import COOKIE, Colors, client_palette

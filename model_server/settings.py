@@ -44,3 +44,6 @@ class Settings:
     # who may enter
     token: str = ""                    # bearer token asked of every client; empty: none
     origins: tuple[str, ...] = ()      # web pages of other origins that may use the server
+
+
+DEFAULTS = Settings()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import AsyncIterator
 
 from model_server.answer import value_png
 from model_server.errors import APIError

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, TypeVar
+from typing import TypeVar
 
 from model_server.errors import APIError
 from model_server.settings import Settings
@@ -55,7 +56,7 @@ class WorkQueue:
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.wait_for(asyncio.shield(future), seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise self._too_late() from None
         finally:
             if not future.done():
@@ -82,7 +83,7 @@ class WorkQueue:
         self._count_waiting(1)
         try:
             await asyncio.wait_for(self._places.acquire(), self.settings.deadline)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise self._too_late() from None
         finally:
             self._count_waiting(-1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 import logging
 import signal
@@ -17,7 +16,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +28,26 @@ pytest.importorskip("onnx")
 
 import httpx
 from echo import N_CLASSES, SIZE, echo_model
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from serving import (ROOT, app_client, decode, encode, get, image_text, listening, noise, post_image,
-                     run_program, serving, slow_predictor, start_program, wait_until, wanted_colors)
+from serving import (
+    ROOT,
+    app_client,
+    decode,
+    encode,
+    get,
+    image_text,
+    listening,
+    noise,
+    post_image,
+    run_program,
+    serving,
+    slow_predictor,
+    start_program,
+    wait_until,
+    wanted_colors,
+)
 from starlette.websockets import WebSocketDisconnect
 
 from model_server import Client, Settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -18,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,10 +24,23 @@ pytest.importorskip("fastapi")
 pytest.importorskip("onnx")
 
 import httpx
-from echo import SIZE, echo_graph, echo_model
+from echo import echo_graph, echo_model
 from fastapi.testclient import TestClient
-from serving import (ROOT, app_client, connect, encode, get, image_text, listening, noise, post_image, read_to_end,
-                     run_program, send_all, serving, slow_predictor, wait_until)
+from serving import (
+    ROOT,
+    app_client,
+    connect,
+    encode,
+    get,
+    listening,
+    noise,
+    post_image,
+    read_to_end,
+    run_program,
+    send_all,
+    serving,
+    wait_until,
+)
 from starlette.websockets import WebSocketDisconnect
 
 from model_server import Client, Settings
