@@ -226,8 +226,9 @@ def print_head(model: Path, repeats: int) -> None:
 def print_rows(title: str, found: dict[str, Measured]) -> None:
     "One comparison."
     for name, m in found.items():
-        numbers = f"{m.whole:10.1f}{m.run:9.1f}{m.rest:9.2f}{m.answer:11.2f}{m.rest / m.run:10.1%}{m.wrong_pixels:14.2%}"
-        print(f"{title}, {name}".ljust(34) + numbers)
+        times = f"{m.whole:10.1f}{m.run:9.1f}{m.rest:9.2f}{m.answer:11.2f}"
+        shares = f"{m.rest / m.run:10.1%}{m.wrong_pixels:14.2%}"
+        print(f"{title}, {name}".ljust(34) + times + shares)
     theirs, ours = found[ORIGINAL], found[OURS]
     print(f"{'':34}faster: rest {theirs.rest / ours.rest:.1f} times, answer {theirs.answer / ours.answer:.0f} times",
           flush=True)

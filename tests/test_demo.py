@@ -193,7 +193,8 @@ def test_a_dropped_photo(model, photo):
         page.js(f"document.querySelector('#legend input[data-value=\"{DOG}\"]').click()")
         assert near(page.pixel(20, 20), bare), "a label can be switched off"
         assert not near(page.pixel(50, 20), [1, 0, 200])
-        page.js("document.getElementById('all').click(); opacity.value = 100; opacity.dispatchEvent(new Event('input'))")
+        page.js("document.getElementById('all').click()")
+        page.js("opacity.value = 100; opacity.dispatchEvent(new Event('input'))")
         assert near(page.pixel(20, 20), DOG_COLOR), "and be opaque"
         assert page.text_of("error") == ""
         assert page.complaints() == []

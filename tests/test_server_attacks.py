@@ -168,13 +168,14 @@ def test_stuck_work_is_bounded():
 
 # --- headers, bodies, connections -----------------------------------------------------------------------------------
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
 ENDLESS = {
     "one header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"a" * 65536),
     "the request line": (b"GET /", b"a" * 65536),
     "many headers": (b"GET / HTTP/1.1\r\n", b"X-Name: value\r\n" * 4096),
     "empty lines": (b"", b"\r\n" * 32768),
-    "one trailer": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: ", b"a" * 65536),
-    "many trailers": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"X: value\r\n" * 4096),
+    "one trailer": (CHUNKED + b"X: ", b"a" * 65536),
+    "many trailers": (CHUNKED, b"X: value\r\n" * 4096),
 }
 
 
@@ -186,10 +187,12 @@ def test_headers_have_an_end(model, begin, rest):
 
 
 def test_long_headers_are_told_so(model):
+    long = b"a" * 40_000
+    requests = (b"GET /" + long + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + long + b"\r\n\r\n")
     with listening(model) as url:
-        for line in (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000 + b"\r\n\r\n"):
+        for request in requests:
             with connect(url) as s:
-                s.sendall(line)
+                s.sendall(request)
                 answer = read_to_end(s)
             assert answer.startswith(b"HTTP/1.1 431 ") and b'{"error": "' in answer
         assert get(url + "/health/live?" + "a" * 8000).status_code == 200, "what browsers send passes"
@@ -297,23 +300,30 @@ def test_an_answer_that_nobody_reads_is_dropped(model):
 
 # --- streams ------------------------------------------------------------------------------------------------------
 
-def open_stream(url: str) -> socket.socket:
-    "A WebSocket whose frames we write by hand."
-    s = connect(url)
-    s.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-              b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-    assert s.recv(4096).startswith(b"HTTP/1.1 101 ")
-    return s
+HANDSHAKE = (b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 
 
-TINY_FRAMES = {"binary": b"\x82\x81\0\0\0\0a", "text": b"\x81\x81\0\0\0\0a", "ping": b"\x89\x81\0\0\0\0a", "fragments": b"\x00\x81\0\0\0\0a"}
+def ask_for_stream(url: str, source: str = "127.0.0.1") -> tuple[socket.socket, bytes]:
+    "A WebSocket whose frames we write by hand, and the answer to its handshake."
+    s = connect(url, source)
+    s.sendall(HANDSHAKE)
+    return s, s.recv(4096)
+
+
+TINY_FRAMES = {
+    "binary": b"\x82\x81\0\0\0\0a",
+    "text": b"\x81\x81\0\0\0\0a",
+    "ping": b"\x89\x81\0\0\0\0a",
+    "fragments": b"\x00\x81\0\0\0\0a",
+}
 
 
 @pytest.mark.parametrize("frame", TINY_FRAMES.values(), ids=TINY_FRAMES)
 def test_a_flood_of_tiny_frames_stalls_nobody(model, frame):
     begin = b"\x02\x81\0\0\0\0a" if frame[0] == 0 else b""
     with listening(model) as url, ExitStack() as stack, httpx.Client() as http, ThreadPoolExecutor(4) as pool:
-        streams = [stack.enter_context(open_stream(url)) for _ in range(4)]
+        streams = [stack.enter_context(ask_for_stream(url)[0]) for _ in range(4)]
         for s in streams:
             s.settimeout(4)
             s.sendall(begin)
@@ -345,20 +355,13 @@ def test_a_fast_stream_is_slowed_and_whole(model):
 
 def test_one_address_cannot_take_all_streams(model):
     with listening(model, max_streams=4) as url, ExitStack() as stack:
-        mine = [connect_stream(url, "127.0.0.2") for _ in range(4)]
+        mine = [ask_for_stream(url, "127.0.0.2") for _ in range(4)]
         for s, _ in mine:
             stack.enter_context(s)
         assert [answer[9:12] for _, answer in mine] == [b"101", b"101", b"503", b"503"]
-        other, answer = connect_stream(url, "127.0.0.3")
+        other, answer = ask_for_stream(url, "127.0.0.3")
         stack.enter_context(other)
         assert answer.startswith(b"HTTP/1.1 101 ")
-
-
-def connect_stream(url: str, source: str) -> tuple[socket.socket, bytes]:
-    s = connect(url, source)
-    s.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-              b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-    return s, s.recv(4096)
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------
@@ -443,7 +446,8 @@ def test_a_model_that_cannot_run_says_so(model):
         wait_until(lambda: client.get("/health/ready").json()["status"] == "failed", 3)
         assert client.get("/health/ready").status_code == 503
         answer = client.post("/v1/predict", content=encode(noise()))
-        assert answer.status_code == 503 and "cannot run" in answer.json()["error"] and int(answer.headers["retry-after"]) >= 1
+        assert answer.status_code == 503 and "cannot run" in answer.json()["error"]
+        assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_a_model_that_cannot_run_is_not_served(tmp_path):
@@ -455,12 +459,21 @@ def test_a_model_that_cannot_run_is_not_served(tmp_path):
 
 # --- odd requests -------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("accept,kind", [
-    ("", "image/png"), ("IMAGE/PNG", "image/png"), ("Application/JSON", "application/json"), ("*/*", "image/png"),
-    ("image/png;q=0, */*", "application/json"), ("image/png;Q=0.1, application/json", "application/json"),
-    ("image/*;q=0.5, application/octet-stream;q=0.8", "application/octet-stream"), ("*/*;q=0.1, image/png;q=0.01", "application/json"),
-    ("text/html,application/xhtml+xml,*/*;q=0.8", "image/png"), ("image/png ; q=0.5 , application/json ; q=0.4", "image/png"),
-])
+ACCEPT = [
+    ("", "image/png"),
+    ("IMAGE/PNG", "image/png"),
+    ("Application/JSON", "application/json"),
+    ("*/*", "image/png"),
+    ("image/png;q=0, */*", "application/json"),
+    ("image/png;Q=0.1, application/json", "application/json"),
+    ("image/*;q=0.5, application/octet-stream;q=0.8", "application/octet-stream"),
+    ("*/*;q=0.1, image/png;q=0.01", "application/json"),
+    ("text/html,application/xhtml+xml,*/*;q=0.8", "image/png"),
+    ("image/png ; q=0.5 , application/json ; q=0.4", "image/png"),
+]
+
+
+@pytest.mark.parametrize("accept,kind", ACCEPT)
 def test_accept_headers(client, accept, kind):
     answer = client.post("/v1/predict", content=encode(noise()), headers={"accept": accept})
     assert answer.status_code == 200 and answer.headers["content-type"] == kind
@@ -479,8 +492,18 @@ def test_odd_origins_are_foreign(client, origin):
 
 # --- the program --------------------------------------------------------------------------------------------------
 
-WRONG_STARTS = [("--workers", 0), ("--workers", -1), ("--port", 99999), ("--port", -1), ("--deadline", "nan"), ("--deadline", "inf"),
-                ("--deadline", 0), ("--waiting", -1), ("--host", "a..b"), ("--host", "no such name")]
+WRONG_STARTS = [
+    ("--workers", 0),
+    ("--workers", -1),
+    ("--port", 99999),
+    ("--port", -1),
+    ("--deadline", "nan"),
+    ("--deadline", "inf"),
+    ("--deadline", 0),
+    ("--waiting", -1),
+    ("--host", "a..b"),
+    ("--host", "no such name"),
+]
 
 
 @pytest.mark.parametrize("name,value", WRONG_STARTS)
@@ -514,6 +537,7 @@ print(*(line for line in here.text().decode().splitlines() if line.startswith('s
 
 def test_a_killed_worker_no_longer_waits(tmp_path):
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", KILLED_WORKER], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", KILLED_WORKER]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "seg_waiting 1.0" in done.stdout and "seg_waiting_max 2.0" in done.stdout, done.stdout
