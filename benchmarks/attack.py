@@ -23,6 +23,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,45 +142,96 @@ def is_closed(s: socket.socket) -> bool:
         s.settimeout(5)
 
 
-def flood_streams(port: int, until: float, frame: bytes) -> None:
-    "Send frames as fast as the server takes them."
-    send_again_and_again(port, until, HANDSHAKE, frame * max(1, 65536 // len(frame)))
+@dataclass(frozen=True)
+class Attack:
+    "What each attacking process does, again and again."
+
+    first: Callable[[], bytes]  # makes what it sends on a new connection
+    rest: bytes = b""           # what it sends then, until the server closes
+    held: int = 0               # connections that it keeps open; 0: one after another
 
 
-def attack(name: str, port: int, until: float) -> None:
-    "One attacker, until the time is up."
-    again = send_again_and_again
-    attacks: dict[str, Callable[[], None]] = {
-        "none": lambda: None,
-        "JPEG of 1,000 scans": lambda: again(port, until, request("POST", "/v1/predict", jpeg_of_scans(1000))),
-        "slowest JPEG allowed": lambda: again(port, until, request("POST", "/v1/predict", noisy_jpeg())),
-        "PNG of 500,000 chunks": lambda: again(port, until, request("POST", "/v1/predict", png_of_chunks(500_000))),
-        "JSON of 2 million values": lambda: again(
-            port, until, request("PUT", "/set_label_colors", b'{"labels": [' + b"{}," * (2 * MIB) + b"{}]}")),
-        "one endless header": lambda: again(port, until, b"GET / HTTP/1.1\r\nX: ", b"a" * 65536),
-        "endless headers": lambda: again(port, until, b"GET / HTTP/1.1\r\n", b"X: value\r\n" * 4096),
-        "endless trailers": lambda: again(port, until, CHUNKED, b"X: value\r\n" * 4096),
-        "300 idle connections": lambda: hold(port, until, 150, b""),
-        "300 half requests": lambda: hold(port, until, 150, b"GET / HTTP/1.1\r\nX: "),
-        "60 slow bodies": lambda: hold(port, until, 30, unfinished("/v1/predict", 1000)),
-        "60 slow bodies to open paths": lambda: hold(port, until, 30, unfinished("/", 1000)),
-        "30 bodies of 7 MiB, never whole": lambda: hold(port, until, 15, unfinished("/v1/predict", 7 * MIB)),
-        "40 answers that are not read": lambda: hold(
-            port, until, 20, request("POST", "/v1/predict?format=raw", encode(Image.new("L", (4000, 2000)), "PNG"))),
-        "streams of tiny frames": lambda: flood_streams(port, until, TINY_FRAME),
-        "streams of frames of 4 MiB": lambda: flood_streams(port, until, LARGE_FRAME),
-        "connections opened and closed": lambda: again(
-            port, until, b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n"),
-    }
-    attacks[name]()
+def predict_request(image: bytes, query: str = "") -> bytes:
+    "A request for a prediction."
+    return request("POST", "/v1/predict" + query, image)
 
 
-NAMES = (
-    "none", "JPEG of 1,000 scans", "slowest JPEG allowed", "PNG of 500,000 chunks", "JSON of 2 million values",
-    "one endless header", "endless headers", "endless trailers", "300 idle connections", "300 half requests",
-    "60 slow bodies", "60 slow bodies to open paths", "30 bodies of 7 MiB, never whole", "40 answers that are not read",
-    "streams of tiny frames", "streams of frames of 4 MiB", "connections opened and closed",
-)
+def many_scans() -> bytes:
+    "It would decode for seconds."
+    return predict_request(jpeg_of_scans(1000))
+
+
+def slowest_image() -> bytes:
+    "It is allowed."
+    return predict_request(noisy_jpeg())
+
+
+def many_chunks() -> bytes:
+    "Its reader would look at each chunk."
+    return predict_request(png_of_chunks(500_000))
+
+
+def many_values() -> bytes:
+    "Nothing else would run while it is parsed."
+    return request("PUT", "/set_label_colors", b'{"labels": [' + b"{}," * (2 * MIB) + b"{}]}")
+
+
+def large_answer() -> bytes:
+    "A small request with an answer of 8 MB."
+    return predict_request(encode(Image.new("L", (4000, 2000)), "PNG"), "?format=raw")
+
+
+def slow_body() -> bytes:
+    "It would hold a place among the bodies."
+    return unfinished("/v1/predict", 1000)
+
+
+def slow_open_body() -> bytes:
+    "The same where no token is needed."
+    return unfinished("/", 1000)
+
+
+def large_body() -> bytes:
+    "It would hold 7 MiB."
+    return unfinished("/v1/predict", 7 * MIB)
+
+
+def as_is(data: bytes) -> Callable[[], bytes]:
+    "Always the same bytes."
+    return partial(bytes, data)
+
+
+ATTACKS: dict[str, Attack | None] = {
+    "none": None,
+    "JPEG of 1,000 scans": Attack(many_scans),
+    "slowest JPEG allowed": Attack(slowest_image),
+    "PNG of 500,000 chunks": Attack(many_chunks),
+    "JSON of 2 million values": Attack(many_values),
+    "one endless header": Attack(as_is(b"GET / HTTP/1.1\r\nX: "), b"a" * 65536),
+    "endless headers": Attack(as_is(b"GET / HTTP/1.1\r\n"), b"X: value\r\n" * 4096),
+    "endless trailers": Attack(as_is(CHUNKED), b"X: value\r\n" * 4096),
+    "300 idle connections": Attack(as_is(b""), held=150),
+    "300 half requests": Attack(as_is(b"GET / HTTP/1.1\r\nX: "), held=150),
+    "60 slow bodies": Attack(slow_body, held=30),
+    "60 slow bodies to open paths": Attack(slow_open_body, held=30),
+    "30 bodies of 7 MiB, never whole": Attack(large_body, held=15),
+    "40 answers that are not read": Attack(large_answer, held=20),
+    "streams of tiny frames": Attack(as_is(HANDSHAKE), TINY_FRAME * 9000),
+    "streams of frames of 4 MiB": Attack(as_is(HANDSHAKE), LARGE_FRAME),
+    "connections opened and closed": Attack(as_is(b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n")),
+}
+
+
+def run_attack(name: str, port: int, until: float) -> None:
+    "One attacking process, until the time is up."
+    attack = ATTACKS[name]
+    if attack is None:
+        return
+    first = attack.first()
+    if attack.held:
+        hold(port, until, attack.held, first)
+    else:
+        send_again_and_again(port, until, first, attack.rest)
 
 
 # --- honest clients -----------------------------------------------------------------------------------------------
@@ -244,7 +296,7 @@ def run(name: str, port: int, seconds: float, server: psutil.Process) -> Seen:
     seen, until = Seen(), time.monotonic() + seconds
     image = encode(Image.effect_noise((640, 480), 60).convert("RGB"), "JPEG")
     context = multiprocessing.get_context("spawn")
-    attackers = [context.Process(target=attack, args=(name, port, until), daemon=True) for _ in range(PROCESSES)]
+    attackers = [context.Process(target=run_attack, args=(name, port, until), daemon=True) for _ in range(PROCESSES)]
     watchers = [
         threading.Thread(target=predict, args=(port, until, image, seen)),
         threading.Thread(target=predict, args=(port, until, image, seen)),
@@ -286,7 +338,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60, help="for all attacks together")
-    parser.add_argument("--only", nargs="+", default=NAMES, help="names of attacks")
+    parser.add_argument("--only", nargs="+", default=list(ATTACKS), help="names of attacks")
     arguments = parser.parse_args()
     port = free_port()
     process, _ = start_server(arguments.model, port)
