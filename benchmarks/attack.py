@@ -3,8 +3,8 @@
     python benchmarks/attack.py --model MODEL.onnx --seconds 600
 
 Starts `seg_serve` on this machine and attacks nothing else. Each attack gets its share of the seconds, in processes of
-its own and from the addresses 127.0.0.2 to 127.0.0.9 (127.0.0.1 where the system has no others); two honest clients and one
-that asks for health go on all the time. The first row is the same without an attack: compare with that.
+its own and from the addresses 127.0.0.2 to 127.0.0.9 (127.0.0.1 where the system has no others). Two honest clients
+and one that asks for health go on all the time. The first row is the same without an attack: compare with that.
 """
 
 from __future__ import annotations
