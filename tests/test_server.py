@@ -449,6 +449,7 @@ def test_other_pages(model):
 
 def test_log_and_metrics_hold_no_picture(client, caplog):
     body = image_text(noise())
+    assert client.post("/v1/predict", content=b"hello").status_code == 415  # so that there is something refused
     with caplog.at_level(logging.INFO, "model_server"):
         client.put("/predict_image_text?secret=1", json=body)
     line = json.loads(caplog.messages[-1])
