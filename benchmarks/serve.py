@@ -9,6 +9,8 @@ picture, which is the same work for both; `answer` is the way from mask to answe
     python benchmarks/serve.py --model MODEL.onnx --int8 MODEL.int8.onnx
 """
 
+from __future__ import annotations
+
 import argparse
 import base64
 import http.client
@@ -20,8 +22,11 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import fastapi
 import numpy as np
@@ -32,40 +37,74 @@ from fastapi import FastAPI, Request
 from PIL import Image
 
 from model_server.answer import palette_png, regions, table_palette
-from model_server.app import make_app
-from nbs_lib.export import median_ms, synthetic_pictures
+from model_server.application import make_app
+from nbs_lib.onnx import median_ms, synthetic_pictures
 from nbs_lib.predict import Predictor, usable_threads
 
+ORIGINAL = "original's way"
+OURS = "this server"
+WARM_UP = 2  # requests that are not counted
 
-class Timed:
+
+class TimedSession:
     "A session that remembers how long it ran."
 
-    def __init__(self, session) -> None:
-        self.session, self.ms = session, 0.0
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.ms = 0.0
 
-    def run(self, *args):
+    def run(self, *args: Any) -> list[np.ndarray]:
+        "Run the model."
         start = time.perf_counter()
         out = self.session.run(*args)
         self.ms = 1000 * (time.perf_counter() - start)
         return out
 
 
+@dataclass
+class Measured:
+    "One server in one comparison; medians in milliseconds."
+
+    requests: list[tuple[float, float]] = field(default_factory=list)  # whole request, session.run within it
+    answer: float = 0.0       # from mask to answer alone
+    wrong_pixels: float = 0.0  # share
+
+    @property
+    def whole(self) -> float:
+        "The whole request."
+        return statistics.median(whole for whole, _ in self.requests)
+
+    @property
+    def run(self) -> float:
+        "Inference."
+        return statistics.median(run for _, run in self.requests)
+
+    @property
+    def rest(self) -> float:
+        "All but inference."
+        return statistics.median(whole - run for whole, run in self.requests)
+
+
 def at_size(path: Path, size: int, folder: Path) -> Path:
     "The same net, said to be of another size."
     proto = onnx.load(path)
-    for p in proto.metadata_props:
-        if p.key == "size":
-            p.value = json.dumps([size, size])
+    for entry in proto.metadata_props:
+        if entry.key == "size":
+            entry.value = json.dumps([size, size])
     out = folder / f"{path.stem}-{size}.onnx"
     onnx.save(proto, out)
     return out
 
 
-def original_answer(mask: np.ndarray, palette: list[list[int]]) -> dict:
+# --- both ways from mask to answer --------------------------------------------------------------------------------
+
+def original_answer(mask: np.ndarray, palette: list[list[int]]) -> dict[str, Any]:
+    "The original's way, as described: `np.where` for each label and channel."
     painted, places = np.stack([mask] * 4, 2), []
     for value, color in enumerate(palette):
         for channel in range(4):
-            painted[..., channel] = np.where(painted[..., channel] == value, color[channel], painted[..., channel])
+            layer = painted[..., channel]
+            painted[..., channel] = np.where(layer == value, color[channel], layer)
         y, x = np.where(mask == value)
         if len(x):
             places.append(dict(label=value - 1, labelPositionX=float(np.mean(x)), labelPositionY=float(np.mean(y))))
@@ -74,31 +113,40 @@ def original_answer(mask: np.ndarray, palette: list[list[int]]) -> dict:
     return dict(mime="image/png", labels=places, image64=base64.b64encode(out.getvalue()).decode())
 
 
-def our_answer(mask: np.ndarray, palette: np.ndarray) -> dict:
+def our_answer(mask: np.ndarray, palette: np.ndarray) -> dict[str, Any]:
     "What the server's route does."
     places = [dict(label=r.value - 1, labelPositionX=r.x, labelPositionY=r.y) for r in regions(mask)]
-    return dict(mime="image/png", labels=places, image64=base64.b64encode(palette_png(mask, palette)).decode())
+    image64 = base64.b64encode(palette_png(mask, palette)).decode()
+    return dict(mime="image/png", labels=places, image64=image64)
 
 
 def original_app(predictor: Predictor) -> FastAPI:
     "The original's server, as described."
-    app, palette = FastAPI(), table_palette(predictor.labels).tolist()
+    app = FastAPI()
+    palette = table_palette(predictor.labels).tolist()
 
     @app.put("/predict_image_text")
     async def predict_image_text(request: Request) -> dict:
-        said = await request.json()
-        image = Image.open(io.BytesIO(base64.b64decode(said["image64"]))).convert("RGB").resize(predictor.size[::-1], Image.Resampling.BILINEAR)
-        return original_answer(predictor.session.run(["mask", "confidence"], {"picture": np.asarray(image)[None]})[0][0].astype(np.int64), palette)
+        "Label an image, within the event loop."
+        body = await request.json()
+        image = Image.open(io.BytesIO(base64.b64decode(body["image64"]))).convert("RGB")
+        image = image.resize(predictor.size[::-1], Image.Resampling.BILINEAR)
+        masks, _ = predictor.session.run(["mask", "confidence"], {"picture": np.asarray(image)[None]})
+        return original_answer(masks[0].astype(np.int64), palette)
+
     return app
 
 
+# --- asking -------------------------------------------------------------------------------------------------------
+
 @contextmanager
-def listening(app: FastAPI):
+def listening(app: FastAPI) -> Iterator[http.client.HTTPConnection]:
     "The app on a port of its own; yields a connection that is kept open."
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", timeout_keep_alive=600))  # the other one's turn may take long
+    config = uvicorn.Config(app, port=port, log_level="error", timeout_keep_alive=600)  # the other's turn may take long
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -110,7 +158,7 @@ def listening(app: FastAPI):
         thread.join()
 
 
-def ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[float, dict]:
+def ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[float, dict[str, Any]]:
     "Milliseconds of one whole request, and what it answered; asks again while the model warms up."
     while True:
         start = time.perf_counter()
@@ -123,58 +171,88 @@ def ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[float, dic
         time.sleep(0.2)
 
 
-def wrong_pixels(answer: dict, mask: np.ndarray, palette: np.ndarray) -> float:
+def wrong_pixels(answer: dict[str, Any], mask: np.ndarray, palette: np.ndarray) -> float:
+    "Share of the pixels that are not painted in their label's color."
     painted = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["image64"]))).convert("RGBA"))
     return float((painted != palette[mask]).any(2).mean())
 
 
-def compare(path: Path, image: Image.Image, kind: str, repeats: int) -> dict[str, dict[str, float]]:
-    "Both ways in turn: medians of the whole request, of session.run within it, of the rest, and of the answer alone; share of wrong pixels."
-    predictor = Predictor(path)
+def image_body(image: Image.Image, kind: str) -> bytes:
+    "The body of a request."
     out = io.BytesIO()
     image.save(out, kind)
-    body = json.dumps(dict(mime=f"image/{kind.lower()}", image64=base64.b64encode(out.getvalue()).decode())).encode()
-    palette, mask = table_palette(predictor.labels), predictor(Image.open(out).convert("RGB")).mask
-    timed = predictor.session = Timed(predictor.session)
-    rows: dict[str, dict[str, float]] = {}
+    image64 = base64.b64encode(out.getvalue()).decode()
+    return json.dumps(dict(mime=f"image/{kind.lower()}", image64=image64)).encode()
+
+
+def compare(path: Path, image: Image.Image, kind: str, repeats: int) -> dict[str, Measured]:
+    "Both servers in turn."
+    predictor = Predictor(path)
+    body = image_body(image, kind)
+    sent = Image.open(io.BytesIO(base64.b64decode(json.loads(body)["image64"]))).convert("RGB")
+    palette, mask = table_palette(predictor.labels), predictor(sent).mask
+    session = predictor.session = TimedSession(predictor.session)
+    found = {ORIGINAL: Measured(), OURS: Measured()}
     with listening(original_app(predictor)) as theirs, listening(make_app(predictor)) as ours:
-        found: dict[str, list[tuple[float, float]]] = {"original's way": [], "this server": []}
-        for i in range(repeats + 2):
-            for name, connection in zip(found, (theirs, ours)):
+        for i in range(repeats + WARM_UP):
+            for name, connection in ((ORIGINAL, theirs), (OURS, ours)):
                 ms, answer = ask(connection, body)
-                if i >= 2:
-                    found[name].append((ms, timed.ms))
-                rows[name] = dict(wrong=wrong_pixels(answer, mask, palette))
-    rows["original's way"]["answer"] = median_ms(lambda: original_answer(mask.astype(np.int64), palette.tolist()))
-    rows["this server"]["answer"] = median_ms(lambda: our_answer(mask, palette))
-    for name, times in found.items():
-        whole, run = zip(*times)
-        rows[name] |= dict(whole=statistics.median(whole), run=statistics.median(run), rest=statistics.median(w - r for w, r in times))
-    return rows
+                found[name].wrong_pixels = wrong_pixels(answer, mask, palette)
+                if i >= WARM_UP:
+                    found[name].requests.append((ms, session.ms))
+    found[ORIGINAL].answer = median_ms(lambda: original_answer(mask.astype(np.int64), palette.tolist()))
+    found[OURS].answer = median_ms(lambda: our_answer(mask, palette))
+    return found
+
+
+# --- the report ---------------------------------------------------------------------------------------------------
+
+def processor() -> str:
+    "The processor's name."
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def print_head(model: Path, repeats: int) -> None:
+    "What was measured, with what."
+    versions = (f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, "
+                f"fastapi {fastapi.__version__}, numpy {np.__version__}")
+    print(f"{model.name} on {processor()}, {usable_threads()} threads; {versions}; medians of {repeats}")
+    print(f"{'':34}{'whole ms':>10}{'run ms':>9}{'rest ms':>9}{'answer ms':>11}{'rest/run':>10}{'wrong pixels':>14}")
+
+
+def print_rows(title: str, found: dict[str, Measured]) -> None:
+    "One comparison."
+    for name, m in found.items():
+        times = f"{m.whole:10.1f}{m.run:9.1f}{m.rest:9.2f}{m.answer:11.2f}"
+        shares = f"{m.rest / m.run:10.1%}{m.wrong_pixels:14.2%}"
+        print(f"{title}, {name}".ljust(34) + times + shares)
+    theirs, ours = found[ORIGINAL], found[OURS]
+    print(f"{'':34}faster: rest {theirs.rest / ours.rest:.1f} times, answer {theirs.answer / ours.answer:.0f} times",
+          flush=True)
 
 
 def main() -> None:
+    "Compare at each size, for PNG and JPEG."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--int8", type=Path, help="the same model in int8")
-    parser.add_argument("--photo", type=Path, help="a picture to send; default: a drawn one")
+    parser.add_argument("--photo", type=Path, help="an image to send; default: a drawn one")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--repeats", type=int, default=9)
     a = parser.parse_args()
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor()) if Path("/proc/cpuinfo").exists() else platform.processor()
-    print(f"{a.model.name} on {cpu}, {usable_threads()} threads; Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, fastapi {fastapi.__version__}, numpy {np.__version__}; medians of {a.repeats}")
-    print(f"{'':34}{'whole ms':>10}{'run ms':>9}{'rest ms':>9}{'answer ms':>11}{'rest/run':>10}{'wrong pixels':>14}")
+    print_head(a.model, a.repeats)
+    image = Image.open(a.photo).convert("RGB") if a.photo else synthetic_pictures(1)[0]
+    models = {"": a.model, "int8 ": a.int8} if a.int8 else {"": a.model}
     with tempfile.TemporaryDirectory() as folder:
-        image = Image.open(a.photo).convert("RGB") if a.photo else synthetic_pictures(1)[0]
-        for model in filter(None, (a.model, a.int8)):
+        for prefix, model in models.items():
             for size in a.sizes:
-                named, sent = at_size(model, size, Path(folder)), image.resize((size, size), Image.Resampling.BILINEAR)
+                named = at_size(model, size, Path(folder))
+                sent = image.resize((size, size), Image.Resampling.BILINEAR)
                 for kind in ("PNG", "JPEG"):
-                    rows = compare(named, sent, kind, a.repeats)
-                    for name, r in rows.items():
-                        print(f"{'int8 ' if model is a.int8 else ''}{size} px {kind}, {name}".ljust(34) + f"{r['whole']:10.1f}{r['run']:9.1f}{r['rest']:9.2f}{r['answer']:11.2f}{r['rest'] / r['run']:10.1%}{r['wrong']:14.2%}")
-                    theirs, ours = rows.values()
-                    print(f"{'':34}faster: rest {theirs['rest'] / ours['rest']:.1f} times, answer {theirs['answer'] / ours['answer']:.0f} times", flush=True)
+                    print_rows(f"{prefix}{size} px {kind}", compare(named, sent, kind, a.repeats))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a mask to what a client gets: a picture in its colours, and where each label lies.
+"""From a mask to what a client gets: an image in its colors, and where each label lies.
 
 Pure numpy and Pillow; must not know of requests, clients or models.
 """
@@ -27,7 +27,7 @@ class Region:
 
 
 def table_palette(labels: LabelSet) -> np.ndarray:
-    "uint8 (n_classes, 4), red green blue alpha: the table's colours, and nothing where nothing is labelled."
+    "uint8 (n_classes, 4), red green blue alpha: the table's colors, and nothing where nothing is labelled."
     palette = np.full((labels.n_classes, 4), 255, np.uint8)
     palette[:, :3] = labels.colors
     if labels.background is not None:
@@ -43,7 +43,7 @@ def palette_png(mask: np.ndarray, palette: np.ndarray) -> bytes:
 
 
 def value_png(mask: np.ndarray) -> bytes:
-    "PNG of a uint8 mask as grey levels: level = value."
+    "PNG of a uint8 mask as gray levels: level = value."
     return _png(Image.fromarray(mask, mode="L"))
 
 
@@ -56,11 +56,26 @@ def _png(image: Image.Image, **options: object) -> bytes:
 def regions(mask: np.ndarray, confidence: np.ndarray | None = None) -> list[Region]:
     "The labels in a uint8 mask, lowest value first. Without `confidence` (uint8, 255 = certain) it is given as 1."
     begin, length = _runs(mask)
-    value, (y, x) = mask.ravel()[begin], np.divmod(begin, mask.shape[1])
-    total = lambda of_run: np.bincount(value, of_run, 256)
-    pixels, sum_x, sum_y = total(length), total(length * (x + (length - 1) / 2)), total(length * y)
-    sure = pixels if confidence is None else total(np.add.reduceat(confidence.ravel(), begin, dtype=np.int64)) / 255
-    return [Region(int(v), int(pixels[v]), *(float(o[v] / pixels[v]) for o in (sum_x, sum_y, sure))) for v in np.flatnonzero(pixels)]
+    value = mask.ravel()[begin]
+    y, x = np.divmod(begin, mask.shape[1])
+
+    def sum_by_value(of_run: np.ndarray) -> np.ndarray:
+        "Sum of a number of each run, for each of the 256 values."
+        return np.bincount(value, of_run, 256)
+
+    pixels = sum_by_value(length)
+    sum_x = sum_by_value(length * (x + (length - 1) / 2))
+    sum_y = sum_by_value(length * y)
+    sum_sure = pixels
+    if confidence is not None:
+        sum_sure = sum_by_value(np.add.reduceat(confidence.ravel(), begin, dtype=np.int64)) / 255
+
+    def region(v: int) -> Region:
+        "What the sums say about one value."
+        n = pixels[v]
+        return Region(int(v), int(n), float(sum_x[v] / n), float(sum_y[v] / n), float(sum_sure[v] / n))
+
+    return [region(v) for v in np.flatnonzero(pixels)]
 
 
 def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,10 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,69 +35,88 @@ class Client:
     "`Client('http://127.0.0.1:4200').predict('photo.jpg').mask`"
 
     def __init__(self, url: str = "http://127.0.0.1:4200", token: str = "", patience: float = 60.0) -> None:
-        self.url, self.token, self.patience = url.rstrip("/"), token, patience
+        self.url = url.rstrip("/")
+        self.token = token
+        self.patience = patience  # seconds
 
     def model(self) -> dict[str, Any]:
-        "What is served: name, size, labels with their colours, limits."
+        "What is served: name, size, labels with their colors, limits."
         return json.loads(self._ask("/v1/model"))
 
     def labels(self) -> LabelSet:
         "The model's label table."
         card = self.model()
-        return LabelSet(tuple(r["name"] for r in card["labels"]), tuple(tuple(r["color"]) for r in card["labels"]), background=card["background"])
+        names = tuple(row["name"] for row in card["labels"])
+        colors = tuple(tuple(row["color"]) for row in card["labels"])
+        return LabelSet(names, colors, background=card["background"])
 
     def predict(self, photo: Any, fit: str = "square") -> Seen:
-        "Label a photo: a path, encoded bytes, a Pillow image or a uint8 array. Waits and asks again while the server is full."
+        """Label a photo: a path, encoded bytes, a Pillow image or a uint8 array.
+
+        Waits and asks again while the server is full.
+        """
         return _seen(self._ask(f"/v1/predict?format=json&mask=true&fit={fit}", encoded(photo)))
 
     @contextmanager
     def stream(self, fit: str = "square") -> Iterator[Stream]:
         "An open `Stream`; only the newest frame sent is worked on."
         from websockets.sync.client import connect
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        url = f"ws{self.url.removeprefix('http')}/v1/stream?fit={fit}"
         try:
-            socket = connect(f"ws{self.url.removeprefix('http')}/v1/stream?fit={fit}", additional_headers=headers, max_size=None, compression=None)
-        except Exception as e:
-            raise SegError(f"{self.url} gives no stream ({e}); is the server running there?") from None
+            socket = connect(url, additional_headers=self._authorization(), max_size=None, compression=None)
+        except Exception as error:  # of many kinds
+            raise SegError(f"{self.url} gives no stream ({error}); is the server running there?") from None
         with socket:
             yield Stream(socket)
 
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
     def _ask(self, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/octet-stream"})
-        if self.token:
-            request.add_header("Authorization", f"Bearer {self.token}")
+        "The body of an answer; asks again where the server says when, until the patience is over."
+        headers = {"Content-Type": "application/octet-stream", **self._authorization()}
+        request = urllib.request.Request(self.url + path, body, headers)
         until = time.monotonic() + self.patience
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=self.patience) as response:
                     return response.read()
-            except urllib.error.HTTPError as e:
-                wait = int(e.headers.get("Retry-After", 0))
-                if e.code != 503 or not wait or time.monotonic() + wait > until:
-                    raise SegError(f"{self.url} refused ({e.code}): {_sentence(e)}") from None
-                time.sleep(wait)
-            except OSError as e:
-                raise SegError(f"{self.url} does not answer ({getattr(e, 'reason', e)}); start a server with `seg_serve --model MODEL.onnx`") from None
+            except urllib.error.HTTPError as error:
+                time.sleep(self._seconds_to_wait(error, until))
+            except OSError as error:
+                reason = getattr(error, "reason", error)
+                advice = "start a server with `seg_serve --model MODEL.onnx`"
+                raise SegError(f"{self.url} does not answer ({reason}); {advice}") from None
+
+    def _seconds_to_wait(self, error: urllib.error.HTTPError, until: float) -> int:
+        "When to ask again; `SegError` where that helps nothing or comes too late."
+        seconds = int(error.headers.get("Retry-After", 0))
+        if error.code != 503 or not seconds or time.monotonic() + seconds > until:
+            raise SegError(f"{self.url} refused ({error.code}): {_sentence(error)}") from None
+        return seconds
 
 
 class Stream:
-    "Send pictures as they come, receive answers as they are ready; both may happen in threads of their own."
+    "Send images as they come, receive answers as they are ready; both may happen in threads of their own."
 
     def __init__(self, socket: Any) -> None:
         self.socket = socket
 
     def send(self, photo: Any) -> None:
-        "Send a picture, as `Client.predict` takes it."
+        "Send an image, as `Client.predict` takes it."
         self.socket.send(encoded(photo))
 
     def receive(self, timeout: float | None = None) -> Seen | None:
-        "The next answer; None when there is none within `timeout` seconds. `SegError` where a picture was refused or the stream has ended."
+        """The next answer; None when there is none within `timeout` seconds.
+
+        `SegError` where an image was refused or the stream has ended.
+        """
         try:
             text = self.socket.recv(timeout)
         except TimeoutError:
             return None
-        except Exception as e:
-            raise SegError(f"the stream has ended ({e}); open another") from None
+        except Exception as error:  # of many kinds
+            raise SegError(f"the stream has ended ({error}); open another") from None
         return _seen(text)
 
 
@@ -104,11 +124,17 @@ def encoded(photo: Any) -> bytes:
     "A photo as bytes to send; arrays and Pillow images become JPEG."
     if isinstance(photo, bytes):
         return photo
-    if not isinstance(photo, (Image.Image, np.ndarray)):
-        with open(photo, "rb") as f:
-            return f.read()
+    if isinstance(photo, np.ndarray):
+        photo = Image.fromarray(photo)
+    if isinstance(photo, Image.Image):
+        return _as_jpeg(photo)
+    with open(photo, "rb") as file:
+        return file.read()
+
+
+def _as_jpeg(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    (photo if isinstance(photo, Image.Image) else Image.fromarray(photo)).convert("RGB").save(out, "JPEG", quality=92)
+    image.convert("RGB").save(out, "JPEG", quality=92)
     return out.getvalue()
 
 
@@ -116,11 +142,12 @@ def _seen(text: bytes | str) -> Seen:
     info = json.loads(text)
     if "error" in info:
         raise SegError(f"the server refused frame {info['frame']} ({info['status']}): {info['error']}")
-    return Seen(np.asarray(Image.open(io.BytesIO(base64.b64decode(info.pop("mask64"))))), info)
+    mask = Image.open(io.BytesIO(base64.b64decode(info.pop("mask64"))))
+    return Seen(np.asarray(mask), info)
 
 
-def _sentence(e: urllib.error.HTTPError) -> str:
+def _sentence(error: urllib.error.HTTPError) -> str:
     try:
-        return json.loads(e.read())["error"]
+        return json.loads(error.read())["error"]
     except (ValueError, KeyError, TypeError):
-        return e.reason
+        return error.reason

@@ -1,12 +1,12 @@
-"""The colours each client of the original protocol has chosen.
+"""The colors each client of the original protocol has chosen.
 
 That protocol names no client, so a palette is found in two ways, in this order:
 
-1. The cookie that the answer to `PUT /set_label_colors` sets. It holds the palette itself, so any worker, and the server
-   after a restart, colours alike. It is no secret and is checked like any other input.
+1. The cookie that the answer to `PUT /set_label_colors` sets. It holds the palette itself, so any worker, and the
+   server after a restart, colors alike. It is no secret and is checked like any other input.
 2. The client's address, for clients that keep no cookies, in a folder that all workers share. Two of these behind one
-   address share a palette. Once a client shows its cookie, what its address remembers of that same choice is dropped, so
-   that a client with cookies never colours the pictures of its neighbour without.
+   address share a palette. Each choice is a file of its own: once a client shows its cookie, its own choice is removed,
+   and that of a neighbor without cookies counts again. A client that shows a cookie while choosing leaves no file.
 
 Must not know of the web framework.
 """
@@ -16,7 +16,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import secrets
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,27 +29,35 @@ from nbs_lib.core import atomic_path
 from nbs_lib.labels import LabelSet
 
 COOKIE = "seg_palette"
-KEPT = 1000  # addresses
+KEPT_ADDRESSES = 1000
+KEPT_CHOICES = 8  # of one address
+COOKIE_TEXT = re.compile(r"([0-9a-f]{16})\.([A-Za-z0-9_-]*)", re.ASCII)
+Colors = dict[int, tuple[int, ...]]  # {mask value: (red, green, blue, alpha)}, each 0 to 255
 
 
-def pack(colors: dict[int, tuple[int, int, int, int]]) -> str:
-    "{mask value: (r, g, b, a)} as a cookie's text; every call gives another, so that equal choices can be told apart."
-    rows = bytes(v for value, rgba in colors.items() for v in (value, *rgba))
+def pack(colors: Colors) -> str:
+    "Colors as a cookie's text; every call gives another, so that equal choices can be told apart."
+    rows = bytes(number for value, rgba in colors.items() for number in (value, *rgba))
     return secrets.token_hex(8) + "." + base64.urlsafe_b64encode(rows).decode().rstrip("=")
 
 
-def unpack(text: str) -> dict[int, tuple[int, ...]]:
+def unpack(text: str) -> Colors:
     "What `pack` was given; empty where the text is not one of its own."
-    try:
-        body = text.split(".")[1]
-        rows = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
-    except (IndexError, ValueError, binascii.Error):
+    parts = COOKIE_TEXT.fullmatch(text)
+    if not parts:
         return {}
-    return {rows[i]: tuple(rows[i + 1:i + 5]) for i in range(0, len(rows) - 4, 5)}
+    try:
+        rows = base64.urlsafe_b64decode(parts[2] + "=" * (-len(parts[2]) % 4))
+    except (ValueError, binascii.Error):
+        return {}
+    values = rows[::5]
+    if len(rows) % 5 or len(set(values)) < len(values):
+        return {}
+    return {value: tuple(rows[5 * i + 1:5 * i + 5]) for i, value in enumerate(values)}
 
 
-def paint(labels: LabelSet, colors: dict[int, tuple[int, ...]]) -> np.ndarray:
-    "uint8 (n_classes, 4): the table's colours with a client's own laid over them."
+def client_palette(labels: LabelSet, colors: Colors) -> np.ndarray:
+    "uint8 (n_classes, 4), red green blue alpha: the table's colors with a client's own in place of some."
     palette = table_palette(labels)
     for value, rgba in colors.items():
         if value < labels.n_classes:
@@ -55,39 +66,63 @@ def paint(labels: LabelSet, colors: dict[int, tuple[int, ...]]) -> np.ndarray:
 
 
 class Palettes:
-    "Who wants which colours."
+    "Who wants which colors."
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def choose(self, address: str, colors: dict[int, tuple[int, int, int, int]]) -> str:
-        "Remember a client's colours; returns the cookie to set."
+    def choose(self, address: str, colors: Colors, cookie: str | None = None) -> str:
+        "Remember a client's colors; returns the cookie to set. `cookie` is the one that it showed."
         text = pack(colors)
-        files = sorted(self.folder.glob("*.palette"), key=_age)
-        for old in files[:max(0, len(files) - KEPT + 1)]:
-            old.unlink(missing_ok=True)
-        with atomic_path(self._file(address)) as tmp:
-            tmp.write_text(text)
+        if cookie is None or not unpack(cookie):
+            self._remember(address, text)
         return text
 
-    def find(self, address: str, cookie: str | None) -> dict[int, tuple[int, ...]]:
-        "The colours a client chose; empty where it chose none."
-        remembered = self._read(address)
-        if cookie is None or not (chosen := unpack(cookie)):
-            return unpack(remembered)
-        if remembered == cookie:
-            self._file(address).unlink(missing_ok=True)
+    def find(self, address: str, cookie: str | None) -> Colors:
+        "The colors a client chose; empty where it chose none."
+        chosen = unpack(cookie) if cookie else {}
+        if not chosen:
+            return self._newest(address)
+        for path in self._choices(address):
+            if path.stem.endswith(_token(cookie)):
+                path.unlink(missing_ok=True)
         return chosen
 
-    def _read(self, address: str) -> str:
-        try:
-            return self._file(address).read_text()
-        except FileNotFoundError:
-            return ""
+    def _remember(self, address: str, text: str) -> None:
+        _remove_oldest(list(self.folder.iterdir()), KEPT_ADDRESSES - 1)
+        _remove_oldest(self._choices(address), KEPT_CHOICES - 1)
+        path = self._address_folder(address) / f"{time.time_ns():020d}-{_token(text)}.palette"
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
 
-    def _file(self, address: str) -> Path:
-        return self.folder / (hashlib.sha256(address.encode()).hexdigest()[:32] + ".palette")
+    def _newest(self, address: str) -> Colors:
+        for path in reversed(self._choices(address)):
+            try:
+                return unpack(path.read_text())
+            except FileNotFoundError:  # another worker has just removed it
+                continue
+        return {}
+
+    def _choices(self, address: str) -> list[Path]:
+        "The files of an address, oldest first."
+        return sorted(self._address_folder(address).glob("*.palette"))
+
+    def _address_folder(self, address: str) -> Path:
+        return self.folder / hashlib.sha256(address.encode()).hexdigest()[:32]
+
+
+def _token(text: str) -> str:
+    return text.split(".")[0]
+
+
+def _remove_oldest(paths: list[Path], kept: int) -> None:
+    "Remove files and folders until only `kept` are left."
+    for path in sorted(paths, key=_age)[:max(0, len(paths) - kept)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _age(path: Path) -> float:

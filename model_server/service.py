@@ -1,4 +1,4 @@
-"""What the server does, without the web: photos in, answers out, through one queue; and the model, which may be replaced.
+"""What the server does, without the web: images in, answers out, through one queue; and a model that may be replaced.
 
 Must not know of requests, headers or sockets.
 """
@@ -8,24 +8,28 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from model_server.answer import regions
-from model_server.gate import Gate
-from model_server.limits import Refusal, Settings
+from model_server.answer import Region, regions
+from model_server.errors import APIError
+from model_server.images import decode_base64, decode_image
+from model_server.messages import Labelled, LabelRegion
 from model_server.palettes import Palettes
-from model_server.photo import from_base64, read_photo
-from model_server.protocol import Labelled, LabelRegion
+from model_server.settings import Settings
 from model_server.telemetry import Telemetry, log
+from model_server.work_queue import WorkQueue
 from nbs_lib.core import SegError
 from nbs_lib.predict import Prediction, Predictor, count_tiles
 
 T = TypeVar("T")
-LOOK = 0.5  # seconds between looks at what the other workers did
+POLL_SECONDS = 0.5     # between looks at what the other workers did
+RETRY_SECONDS = 5.0    # until a model that could not be loaded is tried again
+WARM_UP_SIZE = (64, 64)
 
 
 @dataclass(frozen=True)
@@ -40,44 +44,73 @@ class Answer(Generic[T]):
 class Service:
     "One model and its queue. Workers are services in processes of their own that share the folder `runtime`."
 
-    def __init__(self, predictor: Predictor, settings: Settings, runtime: Path, load: Callable[[], Predictor] | None = None) -> None:
-        self.predictor, self.settings, self.load = predictor, settings, load
+    def __init__(
+        self, predictor: Predictor, settings: Settings, runtime: Path, load: Callable[[], Predictor] | None = None
+    ) -> None:
+        self.predictor = predictor
+        self.settings = settings
+        self.load = load
         self.telemetry = Telemetry()
-        self.gate = Gate(settings.at_once, settings.waiting, settings.deadline, self.telemetry.queue)
+        self.queue = WorkQueue(settings, self.telemetry.set_waiting)
         self.palettes = Palettes(runtime / "palettes")
-        self.ready = False
+        self.status = "warming up"  # then "ready" or "failed"
         self._stamp = runtime / "reload"
         self._seen = self._stamped()
         self._loading = asyncio.Lock()
 
-    async def label(self, data: bytes | str, fit: str, make: Callable[[Prediction, Predictor], T]) -> Answer[T]:
-        "Decode (a text is base64), predict and make an answer, in the queue's thread. `Refusal` where it cannot."
-        if not self.ready:
-            raise Refusal(503, "the model is warming up; try again in 2 s", "warming", 2)
-        (value, predictor, ms), queued = await self.gate.run(lambda: self._label(data, fit, make))
-        ms = {"queue": 1000 * queued, **ms}
-        self.telemetry.stage_times(ms)
-        return Answer(value, predictor, {k: round(t, 2) for k, t in ms.items()})
+    @property
+    def ready(self) -> bool:
+        "Has the model run?"
+        return self.status == "ready"
 
-    def _label(self, data: bytes | str, fit: str, make: Callable[[Prediction, Predictor], T]) -> tuple[T, Predictor, dict[str, float]]:
-        predictor, times = self.predictor, [time.perf_counter()]  # a model that comes now is for the next photo
-        photo = read_photo(from_base64(data) if isinstance(data, str) else data, self.settings)
-        _check_tiles(photo.size, predictor.size, fit, self.settings)
-        times.append(time.perf_counter())
-        prediction = predictor(photo, fit)
-        times.append(time.perf_counter())
+    # images
+
+    async def label(self, data: bytes | str, fit: str, make: Callable[[Prediction, Predictor], T]) -> Answer[T]:
+        "Decode (a text is base64), predict and make an answer, in the queue's thread. `APIError` where it cannot."
+        self._check_ready()
+        answer, queued = await self.queue.run(lambda: self._label(data, fit, make))
+        ms = {"queue": 1000 * queued, **answer.ms}
+        self.telemetry.add_stage_times(ms)
+        rounded = {stage: round(time_taken, 2) for stage, time_taken in ms.items()}
+        return Answer(answer.value, answer.predictor, rounded)
+
+    def _label(self, data: bytes | str, fit: str, make: Callable[[Prediction, Predictor], T]) -> Answer[T]:
+        predictor = self.predictor  # a model that comes now is for the next image
+        start = time.perf_counter()
+        image = decode_image(decode_base64(data) if isinstance(data, str) else data, self.settings)
+        check_tiles(image.size, predictor.size, fit, self.settings)
+        decoded = time.perf_counter()
+        prediction = predictor(image, fit)
+        predicted = time.perf_counter()
         value = make(prediction, predictor)
-        times.append(time.perf_counter())
-        return value, predictor, dict(zip(("decode", "predict", "answer"), (1000 * np.diff(times)).tolist()))
+        done = time.perf_counter()
+        seconds = dict(decode=decoded - start, predict=predicted - decoded, answer=done - predicted)
+        return Answer(value, predictor, {stage: 1000 * s for stage, s in seconds.items()})
+
+    def _check_ready(self) -> None:
+        if self.status == "failed":
+            raise APIError(503, "the model cannot run, the server's log says why; try again in 30 s", "failed", 30)
+        if not self.ready:
+            raise APIError(503, "the model is warming up; try again in 2 s", "warming", 2)
+
+    # the model
 
     async def warm_up(self) -> None:
-        "Run the model once on a little picture: that proves it runs, and takes as long for a model of any size; then be ready."
-        await asyncio.to_thread(_try_out, self.predictor, (64, 64))
-        self.ready = True
+        "Run the model once on a small image: that proves it runs, and takes as long for a model of any size."
+        try:
+            await asyncio.to_thread(try_out, self.predictor, WARM_UP_SIZE)
+        except Exception as error:  # whatever a runtime raises
+            self.status = "failed"
+            log("warm-up failed", model=self.predictor.sha256[:12], error=f"{type(error).__name__}: {error}")
+            return
+        self.status = "ready"
         log("ready", model=self.predictor.sha256[:12], provider=self.predictor.provider)
 
     async def reload(self) -> Predictor:
-        "Load the model file again and serve it from the next photo on, here and in the other workers. `Refusal` 409 if it is not fit."
+        """Load the model file again and serve it from the next image on, in all workers.
+
+        `APIError` 409 if it is not fit.
+        """
         predictor = await self._replace()
         self._stamp.write_text(predictor.sha256)
         self._seen = self._stamped()
@@ -85,51 +118,83 @@ class Service:
 
     async def _replace(self) -> Predictor:
         if self.load is None:
-            raise Refusal(409, "this server was not started from a file, there is nothing to load again", "reload")
+            raise APIError(409, "this server was not started from a file, there is nothing to load again", "reload")
         async with self._loading:
             try:
-                predictor = await asyncio.to_thread(self.load)
-                await asyncio.to_thread(_try_out, predictor, predictor.size)
-            except (SegError, OSError) as e:
+                predictor = await asyncio.to_thread(self._load_and_try)
+            except Exception as error:  # a file may be wrong in ways that nobody thought of
                 self.telemetry.reloads.labels("refused").inc()
-                raise Refusal(409, f"{e}; the model loaded before goes on serving", "reload") from None
+                raise APIError(409, f"{_sentence(error)}; the model loaded before goes on serving", "reload") from None
             self.predictor = predictor
+            self.status = "ready"
         self.telemetry.reloads.labels("loaded").inc()
         log("reloaded", model=predictor.sha256[:12])
         return predictor
 
+    def _load_and_try(self) -> Predictor:
+        predictor = self.load()
+        try_out(predictor, predictor.size)
+        return predictor
+
     async def follow(self) -> None:
-        "Load the model again whenever another worker has."
+        "Load the model again whenever another worker has, and again until it succeeds."
         while True:
-            await asyncio.sleep(LOOK)
-            if (stamp := self._stamped()) != self._seen:
-                self._seen = stamp
-                try:
-                    await self._replace()
-                except Refusal as e:
-                    log("reload refused", error=e.sentence)
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self._follow_once()
+            except Exception as error:  # else this worker would serve the old model for good
+                log("reload failed", error=_sentence(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow_once(self) -> None:
+        stamp = self._stamped()
+        if stamp == self._seen:
+            return
+        await self._replace()
+        self._seen = stamp
 
     def _stamped(self) -> int:
+        "When a worker last loaded the model, in nanoseconds; 0: never."
         try:
             return os.stat(self._stamp).st_mtime_ns
         except FileNotFoundError:
             return 0
 
 
-def _try_out(predictor: Predictor, size: tuple[int, int]) -> None:
+def _sentence(error: Exception) -> str:
+    "What an exception says, with its kind where it is not meant for a reader."
+    if isinstance(error, (SegError, OSError, APIError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def try_out(predictor: Predictor, size: tuple[int, int]) -> None:
+    "Run a model on a gray image of this (height, width); raises what it raises."
     predictor.run(np.full((1, *size, 3), 128, np.uint8))
 
 
-def _check_tiles(size: tuple[int, int], net: tuple[int, int], fit: str, settings: Settings) -> None:
-    if fit == "tile" and (n := count_tiles(size, net)) > settings.max_tiles:
-        raise Refusal(413, f"a photo of {size[0]}×{size[1]} takes {n} tiles of {net[1]}×{net[0]}, at most {settings.max_tiles} are allowed; scale it down or ask for fit=pad", "tiles")
+def check_tiles(image_size: tuple[int, int], model_size: tuple[int, int], fit: str, settings: Settings) -> None:
+    "`APIError` 413 where fit `tile` would run the model too often for an image of this (width, height)."
+    if fit != "tile":
+        return
+    width, height = image_size
+    tiles = count_tiles(image_size, model_size)
+    if tiles > settings.max_tiles:
+        sentence = (f"a photo of {width}×{height} takes {tiles} tiles of {model_size[1]}×{model_size[0]}, "
+                    f"at most {settings.max_tiles} are allowed; scale it down or ask for fit=pad")
+        raise APIError(413, sentence, "tiles")
 
 
 def describe(prediction: Prediction, predictor: Predictor) -> Labelled:
     "Everything about a prediction but its pixels; times are filled in by who knows them."
     height, width = prediction.mask.shape
-    found = sorted(regions(prediction.mask, prediction.confidence), key=lambda r: -r.pixels)
-    rows = [LabelRegion(value=r.value, name=predictor.labels.codes[r.value], share=r.pixels / prediction.mask.size, x=r.x, y=r.y, confidence=r.confidence) for r in found]
-    return Labelled(width=width, height=height, labels=rows, ms={}, model=predictor.sha256)
+    names = predictor.labels.codes
 
+    def row(region: Region) -> LabelRegion:
+        "One label of the answer."
+        share = region.pixels / prediction.mask.size
+        return LabelRegion(value=region.value, name=names[region.value], share=share, x=region.x, y=region.y,
+                           confidence=region.confidence)
 
+    largest_first = sorted(regions(prediction.mask, prediction.confidence), key=lambda region: -region.pixels)
+    return Labelled(width=width, height=height, labels=list(map(row, largest_first)), ms={}, model=predictor.sha256)

@@ -7,77 +7,93 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import AsyncIterator
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from model_server.answer import value_png
-from model_server.limits import Refusal
-from model_server.protocol import Frame, FrameRefused, Labelled
+from model_server.errors import APIError
+from model_server.messages import Frame, FrameRefused, Labelled
 from model_server.service import Service, describe
 from nbs_lib.predict import Prediction, Predictor
 
-BUSY = 0.05  # seconds until the next look at a full queue
+RETRY_SECONDS = 0.05  # until the next look at a full queue
 
 
-class Latest:
+@dataclass(frozen=True)
+class Sent:
+    "One message of a client."
+
+    number: int         # among those it sent, from 0
+    data: bytes | str
+
+
+class LatestFrame:
     "Room for one frame."
 
     def __init__(self) -> None:
-        self.sent = self.skipped = 0
-        self._frame: tuple[int, bytes | str] | None = None
-        self._news = asyncio.Event()
-        self.over = False
+        self.sent = 0
+        self.skipped = 0
+        self.closed = False
+        self._frame: Sent | None = None
+        self._changed = asyncio.Event()
 
-    def put(self, frame: bytes | str) -> bool:
+    def put(self, data: bytes | str) -> bool:
         "Leave a frame, in place of one that nobody has taken yet; True if there was one."
         replaced = self._frame is not None
         self.skipped += replaced
-        self._frame = self.sent, frame
+        self._frame = Sent(self.sent, data)
         self.sent += 1
-        self._news.set()
+        self._changed.set()
         return replaced
 
-    def put_back(self, frame: tuple[int, bytes | str]) -> None:
+    def put_back(self, frame: Sent) -> None:
         "Return a frame that could not be worked on yet; a newer one that came meanwhile stays."
         if self._frame is None:
             self._frame = frame
-            self._news.set()
+            self._changed.set()
         else:
             self.skipped += 1
 
     def close(self) -> None:
-        self.over = True
-        self._news.set()
+        "Say that the client is gone."
+        self.closed = True
+        self._changed.set()
 
-    async def take(self) -> tuple[int, bytes | str] | None:
-        "Its number and the frame; None when the client is gone."
-        await self._news.wait()
-        self._news.clear()
+    async def take(self) -> Sent | None:
+        "The frame, as soon as there is one; None when the client is gone."
+        await self._changed.wait()
+        self._changed.clear()
         frame, self._frame = self._frame, None
-        return None if self.over else frame
+        return None if self.closed else frame
 
 
-def with_mask(prediction: Prediction, predictor: Predictor) -> Labelled:
+def describe_with_mask(prediction: Prediction, predictor: Predictor) -> Labelled:
     "A prediction described, its pixels included."
-    out = describe(prediction, predictor)
-    out.mask64 = base64.b64encode(value_png(prediction.mask)).decode()
-    return out
+    described = describe(prediction, predictor)
+    described.mask64 = base64.b64encode(value_png(prediction.mask)).decode()
+    return described
 
 
-async def answers(frames: Latest, service: Service, fit: str) -> AsyncIterator[Frame | FrameRefused]:
+async def answers(frames: LatestFrame, service: Service, fit: str) -> AsyncIterator[Frame | FrameRefused]:
     "One answer for each frame that was not replaced, until the client is gone."
-    while (item := await frames.take()) is not None:
-        number, data = item
+    while (frame := await frames.take()) is not None:
         try:
-            if isinstance(data, str):
-                raise Refusal(415, "a frame is a binary message that holds a PNG, JPEG or WebP file", "format")
-            answer = await service.label(data, fit, with_mask)
-        except Refusal as e:
-            if e.status == 503 and e.reason in ("queue", "warming"):
-                frames.put_back(item)
-                await asyncio.sleep(BUSY)
+            answer = await answer_frame(frame, frames, service, fit)
+        except APIError as error:
+            if error.reason in ("queue", "warming"):  # the frame waits here, where a newer one may replace it
+                frames.put_back(frame)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
-            service.telemetry.frames.labels("refused").inc()
-            yield FrameRefused(frame=number, skipped=frames.skipped, status=e.status, error=e.sentence)
-            continue
-        service.telemetry.frames.labels("answered").inc()
-        yield Frame(**dict(answer.value) | dict(ms=answer.ms, frame=number, skipped=frames.skipped))
+            answer = FrameRefused(frame=frame.number, skipped=frames.skipped, status=error.status, error=error.sentence)
+        result = "refused" if isinstance(answer, FrameRefused) else "answered"
+        service.telemetry.frames.labels(result).inc()
+        yield answer
+
+
+async def answer_frame(frame: Sent, frames: LatestFrame, service: Service, fit: str) -> Frame:
+    "The answer to one frame; `APIError` where there is none."
+    if isinstance(frame.data, str):
+        raise APIError(415, "a frame is a binary message that holds a PNG, JPEG or WebP file", "format")
+    answer = await service.label(frame.data, fit, describe_with_mask)
+    fields = dict(answer.value) | dict(ms=answer.ms, frame=frame.number, skipped=frames.skipped)
+    return Frame(**fields)

@@ -1,6 +1,6 @@
 """What the server says about itself: Prometheus metrics, and one JSON line a request.
 
-Neither holds a picture, a query string or a token.
+Neither holds an image, a query string or a token.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import json
 import logging
 import os
 import time
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 LOG = logging.getLogger("model_server")
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the environment's name for where several workers keep their metrics
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -21,34 +23,64 @@ class Telemetry:
     "The metrics of one app. Several workers add theirs up where PROMETHEUS_MULTIPROC_DIR names a folder they share."
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter("seg_requests", "Requests answered", ["path", "status"], registry=registry)
-        self.stages = Histogram("seg_stage_seconds", "Time a photo spends in each stage", ["stage"], buckets=SECONDS, registry=registry)
-        self.rejected = Counter("seg_rejected", "Requests and frames refused", ["reason"], registry=registry)
-        self.frames = Counter("seg_frames", "Frames of streams", ["result"], registry=registry)
-        self.waiting = Gauge("seg_waiting", "Photos waiting now", registry=registry, multiprocess_mode="livesum")
-        self.most_waiting = Gauge("seg_waiting_max", "Most photos that ever waited", registry=registry, multiprocess_mode="max")
-        self.reloads = Counter("seg_reloads", "Models loaded while serving", ["result"], registry=registry)
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("seg_requests", "Requests answered", "path", "status")
+        self.rejected = self._counter("seg_rejected", "Requests and frames refused", "reason")
+        self.frames = self._counter("seg_frames", "Frames of streams", "result")
+        self.reloads = self._counter("seg_reloads", "Models loaded while serving", "result")
+        self.waiting = self._gauge("seg_waiting", "Photos waiting now", "livesum")
+        self.most_waiting = self._gauge("seg_waiting_max", "Most photos that ever waited", "max")
+        self.stages = Histogram("seg_stage_seconds", "Time a photo spends in each stage", ["stage"], buckets=SECONDS,
+                                registry=self.registry)
         self._most = 0
 
-    def queue(self, waiting: int) -> None:
+    def set_waiting(self, waiting: int) -> None:
+        "Note how many images wait now."
         self._most = max(self._most, waiting)
         self.waiting.set(waiting)
         self.most_waiting.set(self._most)
 
-    def stage_times(self, ms: dict[str, float]) -> None:
-        for stage, t in ms.items():
-            self.stages.labels(stage).observe(t / 1000)
+    def add_stage_times(self, milliseconds: dict[str, float]) -> None:
+        "Note how long each stage of one image took."
+        for stage, time_taken in milliseconds.items():
+            self.stages.labels(stage).observe(time_taken / 1000)
 
     def text(self) -> bytes:
-        "The metrics in Prometheus' text format."
-        registry = self.registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+        "The metrics in Prometheus' text format, those of all workers added up."
+        if SHARED_FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        forget_dead_workers(Path(os.environ[SHARED_FOLDER]))
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
         return generate_latest(registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, mode: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry, multiprocess_mode=mode)
+
+
+def forget_dead_workers(folder: Path) -> None:
+    "Remove what killed workers said about the present moment: nobody waits in them any more."
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rsplit("_", 1)[1])
+        if not is_alive(pid):
+            mark_process_dead(pid, str(folder))
+
+
+def is_alive(pid: int) -> bool:
+    "Is there a process of this number?"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def log(event: str, **fields: object) -> None:
     "One JSON line."
-    LOG.info(json.dumps(dict(time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), event=event, **fields), ensure_ascii=False))
+    line = dict(time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), event=event, **fields)
+    LOG.info(json.dumps(line, ensure_ascii=False))

@@ -10,7 +10,8 @@ from PIL import Image
 
 pytest.importorskip("panda3d")
 
-from test_rooms import VIEWS, _box_room, _ray_cast, digest, edges, run
+from generated import digest, run
+from test_rooms import VIEWS, _box_room, _ray_cast, edges
 
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS

@@ -31,9 +31,12 @@ class Color(BaseModel):
     a: Annotated[int, Whole, Field(ge=0, le=255)] = 255
 
 
+Label = Annotated[int, Whole, Field(ge=-1, le=254)]
+
+
 class SetLabelColors(BaseModel):
     mime: str = ""
-    labels: Annotated[list[Annotated[int, Whole, Field(ge=-1, le=254)]], Field(max_length=1000, description="mask value - 1")]
+    labels: Annotated[list[Label], Field(max_length=1000, description="mask value - 1")]
     colors: Annotated[list[Color], Field(max_length=1000, description="one a label; a = 0 hides it")]
 
     @model_validator(mode="after")
@@ -44,7 +47,7 @@ class SetLabelColors(BaseModel):
 
 
 class ColorsSet(BaseModel):
-    labels: int = Field(description="how many labels have a colour of the client's own now")
+    labels: int = Field(description="how many labels have a color of the client's own now")
 
 
 class PredictImageText(BaseModel):
@@ -79,7 +82,7 @@ class Labelled(BaseModel):
     labels: list[LabelRegion] = Field(description="largest share first")
     ms: dict[str, float] = Field(description="queue, decode, predict, answer")
     model: str = Field(description="sha256 of the model file")
-    mask64: str | None = Field(None, description="base64 of a grey PNG, grey level = mask value")
+    mask64: str | None = Field(None, description="base64 of a gray PNG, gray level = mask value")
 
 
 class Frame(Labelled):
@@ -113,7 +116,7 @@ class ModelCard(BaseModel):
 
 
 class Health(BaseModel):
-    status: Literal["alive", "ready", "warming up"]
+    status: Literal["alive", "ready", "warming up", "failed"]
 
 
 class Greeting(BaseModel):

@@ -1,0 +1,187 @@
+"""`seg_serve`: the command that starts the server, in one process or in several."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from model_server.application import make_app
+from model_server.service import POLL_SECONDS, WARM_UP_SIZE, try_out
+from model_server.settings import Settings
+from model_server.telemetry import LOG, SHARED_FOLDER
+from model_server.uvicorn_protocols import server_options
+from nbs_lib.core import SegError, seg_command
+from nbs_lib.predict import usable_threads
+
+ENVIRONMENT = "SEG_SERVE"  # how seg_serve tells its worker processes what to serve
+M_MMAP_THRESHOLD = -3      # glibc's name for the size from which a block is mapped on its own
+LARGE_BLOCK = 2**20        # bytes
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+
+
+def worker_app() -> FastAPI:
+    "The application in a worker process, from what `seg_serve` wrote into the environment."
+    log_to_stderr()
+    return_freed_memory()
+    given = json.loads(os.environ[ENVIRONMENT])
+    end_with(given.pop("parent"), given["runtime"])
+    origins = tuple(given.pop("origins"))
+    settings = Settings(**given.pop("settings"), origins=origins)
+    return make_app(settings=settings, **given)
+
+
+def end_with(parent: int, runtime: str) -> None:
+    "End this process when the one that started it is gone, killed for instance: a worker would keep the port."
+    def watch() -> None:
+        "Wait for the end of the parent."
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        shutil.rmtree(runtime, ignore_errors=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    if os.getpid() != parent:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def log_to_stderr() -> None:
+    "Let the log's lines be seen on standard error."
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    LOG.handlers = [handler]
+    LOG.propagate = False
+    LOG.setLevel(logging.INFO)
+
+
+def newest_model(folder: str = "Assets/Data~/models") -> str:
+    "The model file written last; `SegError` where there is none."
+    files = sorted(Path(folder).glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        sentence = f"there is no model in {folder}; name one with --model"
+        raise SegError(f"{sentence}, or make one with ONNX.ipynb or `seg_export`")
+    return str(files[-1])
+
+
+def check_numbers(port: int, workers: int, waiting: int, deadline: float) -> None:
+    "`SegError` for a number that makes no server."
+    if not 1 <= port <= 65535:
+        raise SegError(f"--port is {port}; take one from 1 to 65535")
+    if not 1 <= workers <= 256:
+        raise SegError(f"--workers is {workers}; take 1 to 256")
+    if not 0 <= waiting <= 1000:
+        raise SegError(f"--waiting is {waiting}; take 0 to 1000")
+    if not (math.isfinite(deadline) and 0 < deadline <= 3600):
+        raise SegError(f"--deadline is {deadline:g}; take seconds above 0 and up to 3600")
+
+
+def check_port(host: str, port: int) -> None:
+    "`SegError` where the address is none or the port is taken."
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind((host, port))
+    except UnicodeError:
+        raise SegError(f"{host!r} is not an address to listen on; take one with --host") from None
+    except OSError as error:
+        sentence = f"cannot listen on {host}:{port} ({error.strerror})"
+        raise SegError(f"{sentence}; stop what does, or take another with --port") from None
+
+
+def exit_on_signals() -> None:
+    "Let SIGTERM and SIGHUP end this process like an exception, so that its temporary folder is removed."
+    def leave(number: int, frame: Any) -> None:
+        "What a signal handler is called with is not needed."
+        sys.exit(0)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), leave)
+
+
+def return_freed_memory() -> None:
+    """Let the C library give every large block back when it is freed.
+
+    glibc else keeps blocks of up to 32 MiB once it has seen one freed, and a burst of images leaves them behind.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    except (OSError, AttributeError, TypeError):  # another C library
+        pass
+
+
+def say_where(app: FastAPI, host: str, port: int, workers: int) -> None:
+    "What is served, and where."
+    plural = "s" if workers > 1 else ""
+    address = f"http://{host}:{port}"
+    print(f"{app.state.service.predictor}\n{address}, page at {address}/demo, {workers} worker{plural}", flush=True)
+    if host not in THIS_MACHINE and not app.state.service.settings.token:
+        warning = "anybody who reaches this address may use the server; set a token with --token"
+        print(f"seg_serve: {warning}", file=sys.stderr)
+
+
+def checked_app() -> FastAPI:
+    "The application, whose model has run once: a bad file is a sentence here, not a worker that dies again and again."
+    app = worker_app()
+    try_out(app.state.service.predictor, WARM_UP_SIZE)
+    return app
+
+
+def run_server(app_or_name: FastAPI | str, settings: Settings, **options: Any) -> None:
+    "Serve until a signal comes."
+    uvicorn.run(app_or_name, log_level="warning", **server_options(settings), **options)
+
+
+@seg_command
+def seg_serve(
+    model: str = "",          # ONNX file written by seg_export; empty: the newest in Assets/Data~/models
+    host: str = "127.0.0.1",  # Address to listen on; 0.0.0.0 for all networks (then set a token)
+    port: int = 4200,         # Port to listen on
+    workers: int = 1,         # Processes; each loads the model and gets its share of the processors
+    token: str = "",          # Bearer token that clients must send; allows POST /v1/reload. Better in SEG_SERVE_TOKEN
+    origins: str = "",        # Web pages of other origins that may use the server, comma separated
+    waiting: int = 2,         # Photos that may wait in a worker; the next is answered 503
+    deadline: float = 30.0,   # Seconds until a request is given up
+    provider: str = "cpu",    # Execution provider: cpu, cuda, openvino ...
+):
+    "Serve an exported model over HTTP: the original's protocol, /v1, and a page at /demo. Needs no torch."
+    check_numbers(port, workers, waiting, deadline)
+    model = model or newest_model()
+    check_port(host, port)
+    exit_on_signals()
+    settings = dict(token=token or os.environ.get("SEG_SERVE_TOKEN", ""), waiting=waiting, deadline=deadline)
+    with tempfile.TemporaryDirectory(prefix="seg_serve-") as runtime:
+        given = dict(
+            model=model,
+            settings=settings,
+            origins=[origin for origin in origins.split(",") if origin],
+            runtime=runtime,
+            provider=provider,
+            threads=max(1, usable_threads() // workers),
+            parent=os.getpid(),
+        )
+        os.environ[ENVIRONMENT] = json.dumps(given)
+        app = checked_app()
+        say_where(app, host, port, workers)
+        if workers == 1:
+            run_server(app, Settings(**settings), host=host, port=port)
+            return
+        del app
+        os.environ[SHARED_FOLDER] = runtime
+        name = "model_server.command:worker_app"
+        run_server(name, Settings(**settings), host=host, port=port, factory=True, workers=workers)
+
+
+if __name__ == "__main__":
+    seg_serve.main()

@@ -1,0 +1,543 @@
+"What a stranger may send to the model server: nothing of it locks others out, fills the memory or stops the clock."
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi")
+pytest.importorskip("onnx")
+
+import httpx
+from echo import echo_graph, echo_model
+from fastapi.testclient import TestClient
+from serving import (
+    ROOT,
+    app_client,
+    connect,
+    encode,
+    get,
+    listening,
+    noise,
+    post_image,
+    read_to_end,
+    run_program,
+    send_all,
+    serving,
+    wait_until,
+)
+from starlette.websockets import WebSocketDisconnect
+
+from model_server import Client, Settings
+from model_server.application import make_app
+from model_server.errors import APIError
+from model_server.work_queue import WorkQueue
+from nbs_lib.predict import Predictor
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return echo_model(tmp_path_factory.mktemp("served") / "echo.onnx")
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    with app_client(model) as client:
+        yield client
+
+
+# --- the work of decoding -----------------------------------------------------------------------------------------
+
+def segments_of(jpeg: bytes, marker: bytes) -> int:
+    "Where the last segment of this kind begins."
+    return jpeg.rindex(b"\xff" + marker)
+
+
+def many_scans(times: int, size: tuple[int, int] = (2048, 1024)) -> bytes:
+    "A progressive JPEG whose last scan is repeated."
+    jpeg = encode(Image.new("L", size, 90), "JPEG", progressive=True)
+    start = segments_of(jpeg, b"\xda")
+    scan = jpeg[start:-2]
+    return jpeg[:-2] + scan * times + jpeg[-2:]
+
+
+def test_a_jpeg_of_many_scans_is_refused_undecoded(client):
+    bomb = many_scans(1000, (4096, 2048))
+    assert len(bomb) < 200_000
+    start = time.perf_counter()
+    answer = client.post("/v1/predict", content=bomb)
+    assert answer.status_code == 413 and "scans" in answer.json()["error"]
+    assert time.perf_counter() - start < 0.3
+
+
+def test_usual_progressive_photos_pass(client):
+    for mode in ("L", "RGB", "CMYK"):
+        photo = encode(Image.new(mode, (4096, 2048)), "JPEG", progressive=True)
+        assert client.post("/v1/predict?format=json", content=photo).status_code == 200, mode
+
+
+def test_what_looks_like_a_scan_and_is_none_does_not_count(client):
+    "A thumbnail within the header, and a film behind the picture, as telephones write them."
+    photo = encode(noise(1024, 1024), "JPEG")
+    comment = b"\xff\xfe" + struct.pack(">H", 60_002) + b"\xff\xda" * 30_000
+    assert client.post("/v1/predict", content=photo[:2] + comment + photo[2:] + b"\xff\xda" * MIB).status_code == 200
+
+
+HIDING_PLACES = {
+    "behind fill bytes": b"\xff\xff\xff",
+    "behind a marker without a length": b"\xff\x01",
+    "behind a restart": b"\xff\xd3",
+    "behind a stuffed byte": b"\xff\x00",
+    "behind a reserved marker": b"\xff\x02",
+}
+
+
+@pytest.mark.parametrize("before", HIDING_PLACES.values(), ids=HIDING_PLACES)
+def test_scans_cannot_hide(client, before):
+    jpeg = encode(Image.new("L", (4096, 2048), 90), "JPEG", progressive=True)
+    scan = jpeg[segments_of(jpeg, b"\xda"):-2]
+    answer = client.post("/v1/predict", content=jpeg[:-2] + (before + scan) * 400 + jpeg[-2:])
+    assert answer.status_code == 413 and "scans" in answer.json()["error"], answer.text
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_picture_of_a_million_parts_is_refused(client):
+    jpeg, png = encode(noise(), "JPEG"), encode(noise())
+    comments = jpeg[:2] + b"\xff\xfe\x00\x02" * 1_500_000 + jpeg[2:]
+    chunks = png[:33] + chunk(b"teSt", b"") * 500_000 + png[33:]
+    for data in (comments, chunks):
+        start = time.perf_counter()
+        answer = client.post("/v1/predict", content=data)
+        assert answer.status_code == 413 and "parts" in answer.json()["error"]
+        assert time.perf_counter() - start < 0.5
+
+
+def test_no_place_is_kept_past_the_deadline():
+    "Work that cannot be stopped goes on without its place: the next one need not wait for it."
+    async def stuck_then_quick() -> tuple[Exception, float]:
+        queue = WorkQueue(Settings(deadline=0.3))
+        with pytest.raises(APIError) as refused:
+            await queue.run(lambda: time.sleep(3))
+        start = time.perf_counter()
+        assert (await queue.run(lambda: "done"))[0] == "done"
+        return refused.value, time.perf_counter() - start
+
+    refused, seconds = asyncio.run(stuck_then_quick())
+    assert refused.status == 503 and refused.retry_after >= 1
+    assert seconds < 0.2
+
+
+def test_stuck_work_is_bounded():
+    "Threads that never end are counted; when there are too many, new work is told to come back."
+    async def stuck() -> list:
+        queue = WorkQueue(Settings(deadline=0.05))
+        release = threading.Event()
+        work = [asyncio.create_task(queue.run(lambda: release.wait(20))) for _ in range(2)]
+        answers = await asyncio.gather(*work, return_exceptions=True)
+        for _ in range(20):
+            answers += await asyncio.gather(queue.run(lambda: release.wait(20)), return_exceptions=True)
+        threads = threading.active_count()
+        release.set()
+        return answers, threads
+
+    before = threading.active_count()
+    answers, threads = asyncio.run(stuck())
+    assert all(isinstance(a, APIError) and a.status == 503 and a.retry_after >= 1 for a in answers)
+    assert threads - before <= 8
+
+
+# --- headers, bodies, connections -----------------------------------------------------------------------------------
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+ENDLESS = {
+    "one header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"a" * 65536),
+    "the request line": (b"GET /", b"a" * 65536),
+    "many headers": (b"GET / HTTP/1.1\r\n", b"X-Name: value\r\n" * 4096),
+    "empty lines": (b"", b"\r\n" * 32768),
+    "one trailer": (CHUNKED + b"X: ", b"a" * 65536),
+    "many trailers": (CHUNKED, b"X: value\r\n" * 4096),
+}
+
+
+@pytest.mark.parametrize("begin,rest", ENDLESS.values(), ids=ENDLESS)
+def test_headers_have_an_end(model, begin, rest):
+    with listening(model, token="t") as url, connect(url) as s:
+        s.sendall(begin)
+        assert send_all(s, rest, 32 * MIB // len(rest)) < 16 * MIB, "the connection is closed while we send"
+
+
+def test_long_headers_are_told_so(model):
+    long = b"a" * 40_000
+    requests = (b"GET /" + long + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + long + b"\r\n\r\n")
+    with listening(model) as url:
+        for request in requests:
+            with connect(url) as s:
+                s.sendall(request)
+                answer = read_to_end(s)
+            assert answer.startswith(b"HTTP/1.1 431 ") and b'{"error": "' in answer
+        assert get(url + "/health/live?" + "a" * 8000).status_code == 200, "what browsers send passes"
+
+
+def slow_body(url: str, path: str, **options) -> socket.socket:
+    "A request whose body does not come."
+    s = connect(url, **options)
+    s.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n".encode() + bytes(1000))
+    return s
+
+
+@pytest.mark.parametrize("path", ["/", "/demo", "/health/live", "/health/ready", "/v1/predict", "/nowhere"])
+def test_anonymous_bodies_lock_nobody_out(model, path):
+    "They have no token: whatever they send, who has one is served."
+    with listening(model, token="t") as url, ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(slow_body(url, path))
+        time.sleep(0.3)
+        answer = post_image(url, encode(noise()), headers={"Authorization": "Bearer t"})
+        assert answer.status_code == 200, answer.text
+
+
+def test_slow_bodies_give_way(model):
+    "Without a token everybody may send; the body that has taken longest gives its place to the next."
+    with listening(model) as url, ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(slow_body(url, "/v1/predict"))
+        time.sleep(1.3)
+        for _ in range(20):
+            assert post_image(url, encode(noise())).status_code == 200
+
+
+def test_bodies_held_are_bounded(model):
+    "Ten that are nearly whole do not fill the memory."
+    with listening(model) as url, ExitStack() as stack:
+        before = memory()
+        for _ in range(14):
+            s = stack.enter_context(connect(url))
+            s.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n")
+            send_all(s, bytes(MIB), 7)
+        assert memory() - before < 100 * MIB
+
+
+def memory() -> int:
+    "Bytes of this process, where `listening` runs its server."
+    psutil = pytest.importorskip("psutil")
+    return psutil.Process().memory_info().rss
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+def test_idle_connections_lock_nobody_out(model, source):
+    with listening(model) as url, ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(connect(url, source))
+        for _ in range(3):
+            assert get(url + "/health/live").status_code == 200
+            assert post_image(url, encode(noise())).status_code == 200
+
+
+def test_half_requests_lock_nobody_out(model):
+    with listening(model) as url, ExitStack() as stack:
+        for i in range(300):
+            s = stack.enter_context(connect(url, f"127.0.0.{2 + i % 7}"))
+            s.sendall(b"GET /health/live HTTP/1.1\r\n")
+        for _ in range(3):
+            assert get(url + "/health/live").status_code == 200
+
+
+BEGINNINGS = {
+    "nothing": b"", "half a line": b"GET /hea", "half the headers": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "half a body": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
+    "half a handshake": b"GET /v1/stream HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+}
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_a_request_that_is_never_whole_is_dropped(model, begin):
+    with listening(model, upload=1.0, idle=1.0) as url, connect(url) as s:
+        s.sendall(begin)
+        start = time.monotonic()
+        read_to_end(s)
+        assert time.monotonic() - start < 6
+
+
+def test_bytes_now_and_then_do_not_keep_a_request_open(model):
+    with listening(model, upload=1.0, idle=1.0) as url, connect(url) as s:
+        s.sendall(b"GET / HTTP/1.1\r\nX: ")
+        start = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - start < 8:
+                s.sendall(b"a")
+                time.sleep(0.1)
+        assert time.monotonic() - start < 6
+
+
+def test_an_answer_that_nobody_reads_is_dropped(model):
+    large = encode(noise(64, 64).resize((4000, 2000)), "JPEG")
+    head = f"POST /v1/predict?format=raw HTTP/1.1\r\nHost: a\r\nContent-Length: {len(large)}\r\n\r\n".encode()
+    with listening(model, upload=1.0, idle=1.0) as url, connect(url) as s:
+        s.sendall(head + large)
+        time.sleep(5)
+        assert len(read_to_end(s)) < 4000 * 2000
+
+
+# --- streams ------------------------------------------------------------------------------------------------------
+
+HANDSHAKE = (b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+
+
+def ask_for_stream(url: str, source: str = "127.0.0.1") -> tuple[socket.socket, bytes]:
+    "A WebSocket whose frames we write by hand, and the answer to its handshake."
+    s = connect(url, source)
+    s.sendall(HANDSHAKE)
+    return s, s.recv(4096)
+
+
+TINY_FRAMES = {
+    "binary": b"\x82\x81\0\0\0\0a",
+    "text": b"\x81\x81\0\0\0\0a",
+    "ping": b"\x89\x81\0\0\0\0a",
+    "fragments": b"\x00\x81\0\0\0\0a",
+}
+
+
+@pytest.mark.parametrize("frame", TINY_FRAMES.values(), ids=TINY_FRAMES)
+def test_a_flood_of_tiny_frames_stalls_nobody(model, frame):
+    begin = b"\x02\x81\0\0\0\0a" if frame[0] == 0 else b""
+    with listening(model) as url, ExitStack() as stack, httpx.Client() as http, ThreadPoolExecutor(4) as pool:
+        streams = [stack.enter_context(ask_for_stream(url)[0]) for _ in range(4)]
+        for s in streams:
+            s.settimeout(4)
+            s.sendall(begin)
+        floods = [pool.submit(send_all, s, frame * 9000, 30) for s in streams]
+        slowest, end = 0.0, time.monotonic() + 3
+        while time.monotonic() < end:
+            start = time.perf_counter()
+            assert http.get(url + "/health/live").status_code == 200
+            slowest = max(slowest, time.perf_counter() - start)
+        assert slowest < 1, slowest
+        for s in streams:
+            s.shutdown(socket.SHUT_RDWR)
+        assert all(f.result() >= 0 for f in floods)
+
+
+def test_a_fast_stream_is_slowed_and_whole(model):
+    "Frames above the rate wait in the sender; each is answered or replaced, none is lost."
+    with listening(model, frame_rate=50) as url, Client(url).stream() as stream:
+        photo = encode(noise())
+        start = time.monotonic()
+        for _ in range(200):
+            stream.send(photo)
+        last = stream.receive(10)
+        while last.info["frame"] < 199:
+            last = stream.receive(10)
+        assert time.monotonic() - start > 1.5
+        assert last.info["frame"] == 199
+
+
+def test_one_address_cannot_take_all_streams(model):
+    with listening(model, max_streams=4) as url, ExitStack() as stack:
+        mine = [ask_for_stream(url, "127.0.0.2") for _ in range(4)]
+        for s, _ in mine:
+            stack.enter_context(s)
+        assert [answer[9:12] for _, answer in mine] == [b"101", b"101", b"503", b"503"]
+        other, answer = ask_for_stream(url, "127.0.0.3")
+        stack.enter_context(other)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------
+
+JSON_FLOODS = {
+    "objects": b'{"labels": [' + b"{}," * (2 * MIB) + b"{}]}",
+    "numbers": b'{"labels": [' + b"0," * (3 * MIB) + b"0]}",
+    "lists": b'{"labels": [' + b"[]," * (2 * MIB) + b"[]]}",
+    "keys": b"{" + b'"":0,' * MIB + b'"":0}',
+}
+
+
+@pytest.mark.parametrize("path", ["/set_label_colors", "/predict_image_text"])
+@pytest.mark.parametrize("body", JSON_FLOODS.values(), ids=JSON_FLOODS)
+def test_json_of_a_million_values_is_refused_unparsed(client, path, body):
+    "Parsing it would stop everything else: Python's parser does not let go of the interpreter."
+    answer = client.put(path, content=body)
+    assert answer.status_code == 400 and "JSON values" in answer.json()["error"]
+
+
+def test_the_largest_color_table_passes(client):
+    "A thousand labels with their colors are far below the limit."
+    color = dict(r=1, g=2, b=3, a=4)
+    body = dict(mime="application/json", labels=[1] * 1000, colors=[color] * 1000)
+    assert client.put("/set_label_colors", json=body).status_code == 200
+
+
+# --- a new model --------------------------------------------------------------------------------------------------
+
+def test_workers_follow_whatever_happens(model, tmp_path, monkeypatch, caplog):
+    "An exception that nobody thought of is logged, and the model is loaded at the next look."
+    from model_server import service as module
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
+    other = Predictor(echo_model(tmp_path / "other.onnx", arch="other"))
+    loads = iter([RuntimeError("out of file handles"), MemoryError(), other])
+
+    def load() -> Predictor:
+        given = next(loads)
+        if isinstance(given, BaseException):
+            raise given
+        return given
+
+    async def follow() -> str:
+        worker = module.Service(Predictor(model), Settings(), tmp_path / "runtime", load)
+        task = asyncio.create_task(worker.follow())
+        (tmp_path / "runtime" / "reload").write_text(other.sha256)
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if worker.predictor is other:
+                break
+        task.cancel()
+        return worker.predictor.meta["arch"]
+
+    with caplog.at_level(logging.INFO, "model_server"):
+        assert asyncio.run(follow()) == "other"
+    assert "out of file handles" in caplog.text
+
+
+def test_a_reload_that_fails_is_409_whatever_the_reason(tmp_path, monkeypatch):
+    path = echo_model(tmp_path / "m.onnx")
+    with app_client(path, token="t") as client:
+        client.headers["Authorization"] = "Bearer t"
+        echo_model(path, echo_graph(mask_name="labels"))
+        refused = client.post("/v1/reload")
+        assert refused.status_code == 409 and "goes on serving" in refused.json()["error"]
+        echo_model(path)
+        monkeypatch.setattr(client.app.state.service, "load", lambda: 1 / 0)
+        assert client.post("/v1/reload").status_code == 409
+        assert client.post("/v1/predict", content=encode(noise())).status_code == 200
+
+
+class Broken(Predictor):
+    "A model that loads and cannot run."
+
+    def run(self, pictures):
+        raise RuntimeError("no kernel for this graph")
+
+
+def test_a_model_that_cannot_run_says_so(model):
+    with TestClient(make_app(Broken(model)), raise_server_exceptions=False) as client:
+        wait_until(lambda: client.get("/health/ready").json()["status"] == "failed", 3)
+        assert client.get("/health/ready").status_code == 503
+        answer = client.post("/v1/predict", content=encode(noise()))
+        assert answer.status_code == 503 and "cannot run" in answer.json()["error"]
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_model_that_cannot_run_is_not_served(tmp_path):
+    graph = echo_graph()
+    graph.input[0].type.tensor_type.shape.dim[1].dim_value = 96
+    done = run_program("--model", echo_model(tmp_path / "echo.onnx", graph))
+    assert done.returncode == 1 and "could not be run" in done.stderr and "Traceback" not in done.stderr
+
+
+# --- odd requests -------------------------------------------------------------------------------------------------
+
+ACCEPT = [
+    ("", "image/png"),
+    ("IMAGE/PNG", "image/png"),
+    ("Application/JSON", "application/json"),
+    ("*/*", "image/png"),
+    ("image/png;q=0, */*", "application/json"),
+    ("image/png;Q=0.1, application/json", "application/json"),
+    ("image/*;q=0.5, application/octet-stream;q=0.8", "application/octet-stream"),
+    ("*/*;q=0.1, image/png;q=0.01", "application/json"),
+    ("text/html,application/xhtml+xml,*/*;q=0.8", "image/png"),
+    ("image/png ; q=0.5 , application/json ; q=0.4", "image/png"),
+]
+
+
+@pytest.mark.parametrize("accept,kind", ACCEPT)
+def test_accept_headers(client, accept, kind):
+    answer = client.post("/v1/predict", content=encode(noise()), headers={"accept": accept})
+    assert answer.status_code == 200 and answer.headers["content-type"] == kind
+
+
+@pytest.mark.parametrize("accept", ["image/gif", "*/*;q=0", "image/png;q=0", "image/png;q=none", "image/png;q=nan"])
+def test_accept_headers_that_want_nothing_of_ours(client, accept):
+    assert client.post("/v1/predict", content=encode(noise()), headers={"accept": accept}).status_code == 406
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "null", "http://a]b", "//"])
+def test_odd_origins_are_foreign(client, origin):
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/stream", headers={"Origin": origin}):
+        pass
+
+
+# --- the program --------------------------------------------------------------------------------------------------
+
+WRONG_STARTS = [
+    ("--workers", 0),
+    ("--workers", -1),
+    ("--port", 99999),
+    ("--port", -1),
+    ("--deadline", "nan"),
+    ("--deadline", "inf"),
+    ("--deadline", 0),
+    ("--waiting", -1),
+    ("--host", "a..b"),
+    ("--host", "no such name"),
+]
+
+
+@pytest.mark.parametrize("name,value", WRONG_STARTS)
+def test_wrong_numbers_are_one_sentence(model, name, value):
+    done = run_program("--model", model, name, value)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.startswith("seg_serve: ") and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_temporary_folder_is_left(model, tmp_path, workers):
+    with serving(model, "--workers", workers, TMPDIR=str(tmp_path)) as (url, process, _):
+        assert list(tmp_path.glob("seg_serve-*"))
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+    assert list(tmp_path.glob("seg_serve-*")) == []
+
+
+KILLED_WORKER = """
+import os, sys
+from model_server.telemetry import Telemetry
+if os.fork() == 0:
+    Telemetry().set_waiting(2)
+    os._exit(9)
+os.wait()
+here = Telemetry()
+here.set_waiting(1)
+print(*(line for line in here.text().decode().splitlines() if line.startswith('seg_waiting')))
+"""
+
+
+def test_a_killed_worker_no_longer_waits(tmp_path):
+    env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED_WORKER]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "seg_waiting 1.0" in done.stdout and "seg_waiting_max 2.0" in done.stdout, done.stdout
