@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .core import SegError, seg_command, show_progress, write_json
-from .datasets import split_pairs
+from .datasets import held_out, split_pairs
 from .labels import IGNORE, LabelSet
 from .layouts import find_pairs
 from .metrics import class_table, confusion_matrix, format_table, scores
@@ -248,26 +248,22 @@ class HeldOut:
     indices: list    # Which pairs
     remembered: bool # Does the model name them? Otherwise the split was drawn again
 
-# %% ../nbs/17_evaluate.ipynb #f006559c
+# %% ../nbs/17_evaluate.ipynb #dc94c3ad
 def held_out_pairs(
     data,       # The `SegData` it was trained on
     split,      # What the model says its training held out
     valid=None, # Share to hold out, where the split is to be drawn again; None: what the model says
     seed=None,  # Seed of that split; None: what the model says
 ):
-    "`HeldOut` of a data set; `SegError` where nobody says what was held out, or none of it is here."
+    "`HeldOut` of a data set; `SegError` where nobody says what was held out, or where some of it is missing."
     if valid is None and seed is None and 'names' in split:
-        names = set(split['names'])
-        indices = [i for i, pair in enumerate(data.pairs) if pair.name in names]
-        if not indices:
-            what = f"{data.root} has none of the images that the model's training held out"
-            raise SegError(f"{what}; take the data it was trained on")
-        return HeldOut(indices, True)
+        return HeldOut(held_out(data, split), True)
     valid = split.get('valid') if valid is None else valid
     seed = split.get('seed') if seed is None else seed
     for name, value in dict(valid=valid, seed=seed).items():
         if value is None:
-            raise SegError(f"the model does not say the {name} of its split; give --valid and --seed as in its training")
+            what = f"the model does not say the {name} of its split"
+            raise SegError(f"{what}; give --valid and --seed as in its training")
     return HeldOut(split_pairs(data, valid, seed)[1], False)
 
 # %% ../nbs/17_evaluate.ipynb #5f837772
@@ -320,16 +316,16 @@ def choose_scoring(
         return mapped_scoring(predictor.labels, data.labels, find_mapping(mapping))
     return plain_scoring(predictor.labels, data.labels)
 
-# %% ../nbs/17_evaluate.ipynb #d031ffb0
+# %% ../nbs/17_evaluate.ipynb #03944e47
 def print_doubt(
-    held_out, # A `HeldOut`
-    command,  # Name of the command that says it
+    honest,  # A `HeldOut`
+    command, # Name of the command that says it
 ):
     "Say on stderr that a split was drawn again; nothing where the model remembers."
-    if not held_out.remembered:
+    if not honest.remembered:
         print(f"{command}: {CANNOT_KNOW}", file=sys.stderr)
 
-# %% ../nbs/17_evaluate.ipynb #a37aee4f
+# %% ../nbs/17_evaluate.ipynb #0f0cabbb
 @seg_command
 def seg_eval(
     model: str,                  # ONNX file written by seg_export
@@ -341,7 +337,7 @@ def seg_eval(
     valid_only: bool = False,    # Score only what the model's training held out?
     valid: float = None,         # Draw that split again, with this share held out
     seed: int = None,            # Draw that split again, with this seed
-    fit: str = 'stretch',        # Resize mode: stretch, letterbox (keeps the shape) or sliding_window (keeps the pixels)
+    fit: str = 'stretch',        # Resize mode: stretch, letterbox (keeps shapes) or sliding_window (keeps pixels)
     provider: str = 'cpu',       # Execution provider: cpu, cuda, openvino …
 ):
     "Score an exported model on labelled images, at their own size."
@@ -353,10 +349,10 @@ def seg_eval(
     scoring = choose_scoring(predictor, pairs, mapping)
     indices = None
     if valid_only:
-        held_out = held_out_pairs(pairs, predictor.meta.get('split', {}), valid, seed)
-        print_doubt(held_out, 'seg_eval')
-        indices = held_out.indices
-        how |= dict(part='validation', held_out='remembered' if held_out.remembered else 'drawn again')
+        honest = held_out_pairs(pairs, predictor.meta.get('split', {}), valid, seed)
+        print_doubt(honest, 'seg_eval')
+        indices = honest.indices
+        how |= dict(part='validation', held_out='remembered' if honest.remembered else 'drawn again')
     progress = partial(show_progress, what='images', step=8)
     matrix, n = evaluate(predictor, pairs, scoring, indices, how['only'], fit, progress)
     result = eval_report(predictor, pairs, matrix, n, scoring, unmapped=list(scoring.unmapped), **how)

@@ -18,7 +18,7 @@ import numpy as np
 from .core import SegError, read_json
 from .labels import EMPTY, IGNORE, ROOM_LABELS, LabelSet, bit_colors, read_labels
 from .masks import open_image
-from .datasets import Lone, Pair, SegData, _no_lone, join_pairs, picture_files
+from .datasets import Pair, SegData, Unpaired, check_paired, image_files, join_pairs
 
 # %% ../nbs/04_layouts.ipynb #089d0b5f
 def read_rooms(root):
@@ -26,8 +26,8 @@ def read_rooms(root):
     if not ((root/'screenshots').is_dir() and (root/'labels').is_dir()): return
     labels = read_labels(root/'labels.csv') if (root/'labels.csv').exists() else ROOM_LABELS
     rooms = read_json(root/'generation.json', 'delete it or generate again').get('rooms', {}) if (root/'generation.json').exists() else {}
-    pairs, lone = join_pairs(picture_files(root/'screenshots'), picture_files(root/'labels'), group=lambda s: str(rooms[s]) if s in rooms else None)
-    return SegData(root, 'rooms', labels, pairs, lone=lone)
+    pairs, lone = join_pairs(image_files(root/'screenshots'), image_files(root/'labels'), group=lambda s: str(rooms[s]) if s in rooms else None)
+    return SegData(root, 'rooms', labels, pairs, unpaired=lone)
 
 # %% ../nbs/04_layouts.ipynb #17031bba
 def read_nyuv2(root):
@@ -36,7 +36,7 @@ def read_nyuv2(root):
     base = root/'train' if (root/'train'/'images').is_dir() else root
     if not (classes and (base/'images').is_dir() and (base/'labels').is_dir()): return
     codes = tuple(c.strip() for c in classes.read_text(encoding='utf-8').splitlines() if c.strip())
-    pairs, lone = join_pairs(picture_files(base/'images'), picture_files(base/'labels'))
+    pairs, lone = join_pairs(image_files(base/'images'), image_files(base/'labels'))
     return SegData(root, 'nyuv2', LabelSet(codes, bit_colors(len(codes)+1)[1:], background=None), pairs, 'value', lone)
 
 CAMVID = LabelSet(('Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 'Fence', 'Car', 'Pedestrian', 'Bicyclist'),
@@ -46,7 +46,7 @@ CAMVID = LabelSet(('Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignS
 def read_camvid(root):
     "`train/`, `trainannot/`, `val/`, `valannot/`; 11 is void; the sequence is the name up to the first `_`."
     if not ((root/'train').is_dir() and (root/'trainannot').is_dir()): return
-    parts = [join_pairs(picture_files(root/part), picture_files(root/f'{part}annot'), group=lambda s: s.split('_')[0], split=split)
+    parts = [join_pairs(image_files(root/part), image_files(root/f'{part}annot'), group=lambda s: s.split('_')[0], split=split)
              for part, split in (('train', 'train'), ('val', 'valid')) if (root/part).is_dir()]
     return SegData(root, 'camvid', CAMVID, *_flat(parts, 'value'))
 
@@ -63,9 +63,9 @@ def read_voc(root):
     root = next((r for r in (root, root/'VOC2012', root/'VOCdevkit'/'VOC2012') if (r/'SegmentationClass').is_dir()), None)
     if not root: return
     parts = {name: split for part, split in (('train', 'train'), ('val', 'valid')) for name in _voc_list(root, part)}
-    masks = [m for m in picture_files(root/'SegmentationClass') if not parts or m.stem in parts]
+    masks = [m for m in image_files(root/'SegmentationClass') if not parts or m.stem in parts]
     stems = {m.stem for m in masks}
-    pairs, lone = join_pairs([i for i in picture_files(root/'JPEGImages') if i.stem in stems], masks)
+    pairs, lone = join_pairs([i for i in image_files(root/'JPEGImages') if i.stem in stems], masks)
     pairs = tuple(replace(p, split=parts.get(p.mask.stem)) for p in pairs)
     if (root/'labelmap.txt').exists(): return SegData(root, 'voc', read_labels(root/'labelmap.txt'), pairs, 'color', lone)
     return SegData(root, 'voc', VOC, pairs, 'value', lone)
@@ -79,7 +79,7 @@ FACES = LabelSet(('background', 'skin', 'nose', 'right_eye', 'left_eye', 'right_
 
 def read_faces(root):
     "FaceSynthetics: `{id}.png` beside `{id}_seg.png`; every picture is another person."
-    files = picture_files(root)
+    files = image_files(root)
     masks = [p for p in files if re.fullmatch('[0-9]{6}_seg', p.stem)]
     if not masks: return
     pairs, lone = join_pairs([p for p in files if p not in set(masks)], masks, '_seg', group=lambda s: s)
@@ -114,7 +114,7 @@ def _picture_folders(root, depth=3):
     def inside(parts): return not any(p.startswith('.') for p in parts) and (len(parts) == 1 or ours & set(_words(parts[0])))
     folders = [root, *(p for n in range(1, depth+1) for p in sorted(root.glob('*/'*n)) if inside(p.relative_to(root).parts))]
     return [(bool(MASK_WORDS & set(words)), tuple(w for w in words if w not in MASK_WORDS | IMAGE_WORDS), f)
-            for f in folders if f.is_dir() and picture_files(f) for words in [_words(f.relative_to(root))]]
+            for f in folders if f.is_dir() and image_files(f) for words in [_words(f.relative_to(root))]]
 
 def folder_pairs(root, images=None, masks=None):
     "[(picture folder, mask folder, 'train', 'valid', 'test' or None)]; empty where no folder is one of masks. `SegError` where names do not decide."
@@ -148,7 +148,7 @@ def join_by_words(images, masks, split=None):
     if not pairs or any(len(set(k)) < len(k) for k in keys):
         raise SegError(f"the names do not say which mask belongs to which picture, like {images[0].name} and {masks[0].name} in {masks[0].parent}; give a mask its picture's name, or name other folders with images= and masks=")
     used = {f for p in pairs for f in (p.image, p.mask)}
-    return pairs, tuple(Lone(f, lacks, pairs[0].mask if lacks == 'mask' else pairs[0].image) for lacks, files in (('mask', images), ('picture', masks)) for f in files if f not in used)
+    return pairs, tuple(Unpaired(f, lacks, pairs[0].mask if lacks == 'mask' else pairs[0].image) for lacks, files in (('mask', images), ('image', masks)) for f in files if f not in used)
 
 def join_one_folder(files):
     "(pairs, lone) of pictures and masks in one folder: the mask's name is the picture's with a word like `mask` after it."
@@ -214,8 +214,8 @@ def plain_pairs(root, images=None, masks=None):
         splits = {s for *_, s in parts}
         if {'train', 'test'} <= splits: parts = [p for p in parts if p[2] != 'test']
         honest = {'train', 'valid'} <= splits
-        return *_flat([join_by_words(picture_files(i), picture_files(m), s if honest else None) for i, m, s in parts], '')[::2], ', '.join(f'{i.name} and {m.name}' for i, m, _ in parts)
-    return *join_one_folder(picture_files(root)), 'one folder'
+        return *_flat([join_by_words(image_files(i), image_files(m), s if honest else None) for i, m, s in parts], '')[::2], ', '.join(f'{i.name} and {m.name}' for i, m, _ in parts)
+    return *join_one_folder(image_files(root)), 'one folder'
 
 def read_plain(root, images=None, masks=None, labels=None, decoder='auto'):
     "Folders of pictures and masks under any names; the table from labels.csv, labelmap.txt or classes.txt, or from what the masks hold."
@@ -250,15 +250,15 @@ def find_pairs(
     data = next((d for d in (r(root, **options) if r is read_plain else r(root) for r in readers) if d is not None), None)
     if data is None: raise SegError(_not_a_data_set(root, layout))
     data = replace(data, labels=labels or data.labels, decoder=decoder or data.decoder)
-    if strict: _no_lone(data.lone)
-    if not data.pairs and (strict or not data.lone): raise SegError(f"{root} holds no pairs of picture and mask; make some with `seg_generate 200 --out {root}`")
+    if strict: check_paired(data.unpaired)
+    if not data.pairs and (strict or not data.unpaired): raise SegError(f"{root} holds no pairs of picture and mask; make some with `seg_generate 200 --out {root}`")
     return data
 
 def _not_a_data_set(root, layout):
     "Why a folder is none, in one sentence."
     if layout not in ('auto', 'plain'): return f"{root} is not laid out as {layout}; leave the layout out to find out"
     if inside := data_sets_inside(root): return f"{root} is not a data set itself but holds {', '.join(inside)}; name one of them"
-    n = sum(len(picture_files(f)) for *_, f in _picture_folders(root))
+    n = sum(len(image_files(f)) for *_, f in _picture_folders(root))
     why = "; its .mat files number regions and do not name them, so there are no labels to learn" if next(root.rglob('*.mat'), None) else ''
     if n: return f"{root} holds {n} pictures but no masks{why}; add a folder `masks` with a mask of each picture's name, or say images= and masks="
     return f"{root} is not laid out as any of {', '.join(LAYOUTS)}; the simplest is screenshots/1.png with labels/1.png and a labels.csv"

@@ -31,7 +31,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .core import SegError, atomic_path, read_json, seg_command
-from .datasets import picture_files
+from .datasets import image_files
 from .labels import LabelSet
 from .masks import mask_image, read_image
 from .show import legend, overlay, shares
@@ -703,7 +703,7 @@ def predict_file(
     overlay_file = Path(out)/'overlay'/f'{name}.png'
     return f"{path}: {image.width}×{image.height}, {top}; confidence {sure:.2f}; {ms:.0f} ms; {overlay_file}"
 
-# %% ../nbs/15_predict.ipynb #dd0862df
+# %% ../nbs/15_predict.ipynb #18e73aa2
 def find_photos(
     places, # Photos, or folders of photos
 ):
@@ -711,7 +711,7 @@ def find_photos(
     paths = []
     for place in map(Path, places):
         if place.is_dir():
-            paths += picture_files(place)
+            paths += image_files(place)
         else:
             paths.append(place)
     if not paths:
