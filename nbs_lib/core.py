@@ -158,24 +158,33 @@ def _help_text(option):
         return text
     return f"{text} (default: {option.default})"
 
-# %% ../nbs/00_core.ipynb #e6ef227a
+# %% ../nbs/00_core.ipynb #b1c22076
+def _flags(option):
+    "The spellings of an option: with `_`, and with `-` where that differs."
+    return dict.fromkeys([f"--{option.name}", "--" + option.name.replace("_", "-")])
+
+# %% ../nbs/00_core.ipynb #4a1ec9ea
+def _positional(option):
+    "How `argparse` reads an option that must be given."
+    words = typing.get_args(option.type)
+    return {"type": words[0], "nargs": "+"} if words else {"type": option.type}
+
+# %% ../nbs/00_core.ipynb #4865e187
+def _optional(option):
+    "How `argparse` reads an option that may be left out."
+    if option.type is not bool:
+        return {"type": option.type, "default": option.default}
+    if option.default:
+        return {"action": argparse.BooleanOptionalAction, "default": True}
+    return {"action": "store_true"}
+
+# %% ../nbs/00_core.ipynb #93c3e4b8
 def _add_option(parser, option):
     "Add an `Option` to an `ArgumentParser`."
-    name, help = option.name, _help_text(option)
     if option.default is REQUIRED:
-        words = typing.get_args(option.type)
-        if words:
-            parser.add_argument(name, type=words[0], nargs="+", help=help)
-        else:
-            parser.add_argument(name, type=option.type, help=help)
-        return
-    flags = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-    if option.type is not bool:
-        parser.add_argument(*flags, dest=name, type=option.type, default=option.default, help=help)
-    elif option.default:
-        parser.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, default=True, help=help)
+        parser.add_argument(option.name, help=_help_text(option), **_positional(option))
     else:
-        parser.add_argument(*flags, dest=name, action="store_true", help=help)
+        parser.add_argument(*_flags(option), dest=option.name, help=_help_text(option), **_optional(option))
 
 # %% ../nbs/00_core.ipynb #210eaca8
 def command_parser(

@@ -137,11 +137,33 @@ def _find_unpaired(file, lacks, expected, others):
         meant = [f for f in expected.parent.glob(f"{glob_escape(expected.stem)}.*") if f != file]
     return Unpaired(file, lacks, expected, meant[0] if len(meant) == 1 else None)
 
-# %% ../nbs/03_datasets.ipynb #87dd377a
-def _folder_of(used, others):
-    "The folder of the first used file, or else of the first other file."
-    first = next(iter([*used, *others]), None)
-    return first.parent if first else Path("?")
+# %% ../nbs/03_datasets.ipynb #0bf1cd8e
+def _images_without_masks(left, masks, left_masks, partners, suffix):
+    "An `Unpaired` for each image in `left`; `partners` are the pairs by name."
+    folder = masks[0].parent if masks else Path("?")
+    found = []
+    for file in left:
+        pair = partners.get(file.stem)
+        if pair:
+            found.append(Unpaired(file, "mask", pair.mask, twin=pair.image))
+        else:
+            found.append(_find_unpaired(file, "mask", folder/f"{file.stem}{suffix}.png", left_masks))
+    return found
+
+# %% ../nbs/03_datasets.ipynb #6bd4adca
+def _masks_without_images(left, images, left_images, partners, suffix):
+    "An `Unpaired` for each mask in `left`; `partners` are the pairs by name."
+    folder = images[0].parent if images else Path("?")
+    image_type = next((pair.image.suffix for pair in partners.values()), ".png")
+    found = []
+    for file in left:
+        name = file.stem.removesuffix(suffix)
+        pair = partners.get(name)
+        if pair:
+            found.append(Unpaired(file, "image", pair.image, twin=pair.mask))
+        else:
+            found.append(_find_unpaired(file, "image", folder/f"{name}{image_type}", left_images))
+    return found
 
 # %% ../nbs/03_datasets.ipynb #474c1b11
 class Joined(NamedTuple):
@@ -149,33 +171,15 @@ class Joined(NamedTuple):
     pairs: tuple    # of `Pair`
     unpaired: tuple # of `Unpaired`
 
-# %% ../nbs/03_datasets.ipynb #57d88621
+# %% ../nbs/03_datasets.ipynb #51128f9c
 def _unpaired_files(images, masks, pairs, suffix):
     "The `Unpaired` among images and masks: images first."
-    partners = {p.image.stem: p for p in pairs}
-    left_images = [f for f in images if f not in {p.image for p in pairs}]
-    left_masks = [f for f in masks if f not in {p.mask for p in pairs}]
-    image_type = pairs[0].image.suffix if pairs else ".png"
-    mask_folder = _folder_of([p.mask for p in pairs], left_masks)
-    image_folder = _folder_of([p.image for p in pairs], left_images)
-    found = []
-    for file in left_images:
-        expected = mask_folder/f"{file.stem}{suffix}.png"
-        found.append(_twin_or_unpaired(file, "mask", expected, left_masks, partners.get(file.stem)))
-    for file in left_masks:
-        name = file.stem.removesuffix(suffix)
-        expected = image_folder/f"{name}{image_type}"
-        found.append(_twin_or_unpaired(file, "image", expected, left_images, partners.get(name)))
-    return tuple(found)
-
-# %% ../nbs/03_datasets.ipynb #902f65a3
-def _twin_or_unpaired(file, lacks, expected, others, pair):
-    "The `Unpaired` of a file; `pair` is the one that has its partner already, None where there is none."
-    if pair is None:
-        return _find_unpaired(file, lacks, expected, others)
-    if lacks == "mask":
-        return Unpaired(file, lacks, pair.mask, twin=pair.image)
-    return Unpaired(file, lacks, pair.image, twin=pair.mask)
+    used = {p.image for p in pairs} | {p.mask for p in pairs}
+    partners = {p.name: p for p in pairs}
+    left_images = [file for file in images if file not in used]
+    left_masks = [file for file in masks if file not in used]
+    found = _images_without_masks(left_images, masks, left_masks, partners, suffix)
+    return tuple(found + _masks_without_images(left_masks, images, left_images, partners, suffix))
 
 # %% ../nbs/03_datasets.ipynb #9e1887e8
 def join_pairs(
@@ -248,7 +252,17 @@ def pair_names(
     count = Counter(pair.name for pair in data.pairs)
     return [pair.name if count[pair.name] == 1 else _path_below(data, pair) for pair in data.pairs]
 
-# %% ../nbs/03_datasets.ipynb #255010f9
+# %% ../nbs/03_datasets.ipynb #2714c680
+def _the_only(data, name, found):
+    "The only index in `found`, the places of a name; `SegError` where there is none, or several."
+    if not found:
+        raise SegError(f"{name!r} is not among the {len(data)} images of {data.root}")
+    if len(found) > 1:
+        paths = [_path_below(data, data.pairs[i]) for i in found]
+        raise SegError(f"{name!r} may be {paths[0]} and {paths[1]} in {data.root}; give the path")
+    return found[0]
+
+# %% ../nbs/03_datasets.ipynb #b92eb4a5
 def find_names(
     data,  # A `SegData`
     names, # Names as in `pair_names`; a path below the data set's folder is always understood
@@ -258,14 +272,7 @@ def find_names(
     for i, pair in enumerate(data.pairs):
         for key in (pair.name, _path_below(data, pair)):
             places.setdefault(key, []).append(i)
-    for name in names:
-        found = places.get(name, [])
-        if not found:
-            raise SegError(f"{name!r} is not among the {len(data)} images of {data.root}")
-        if len(found) > 1:
-            paths = " and ".join(_path_below(data, data.pairs[i]) for i in found[:2])
-            raise SegError(f"{name!r} may be {paths} in {data.root}; give the path")
-    return {name: places[name][0] for name in names}
+    return {name: _the_only(data, name, places.get(name, [])) for name in names}
 
 # %% ../nbs/03_datasets.ipynb #9b6b0c0f
 def split_rule(

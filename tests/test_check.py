@@ -188,6 +188,6 @@ def test_findings_on_real_data_are_true(name, layout, errors, warnings):
 
 
 @shared
-@pytest.mark.parametrize('name, says', [('rooms', '37 pictures but no masks'), ('bsds500', r'no masks; its \.mat files number regions'), ('odd_masks', 'holds carla_red_channel, spaced_greys')])
+@pytest.mark.parametrize('name, says', [('rooms', '37 images but no masks'), ('bsds500', r'no masks; its \.mat files number regions'), ('odd_masks', 'holds carla_red_channel, spaced_greys')])
 def test_folders_without_masks_say_so(name, says):
     with pytest.raises(SegError, match=says): find_pairs(SHARED/name)

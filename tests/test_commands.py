@@ -44,8 +44,8 @@ def call(capsys, command, *args) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize('fault, says', [
-    (drop_mask, '000003.png has no mask'), (drop_picture, '000003.png has no picture'), (resize_mask, '64×64 but its picture'), (wrong_value, 'value 77'),
-    (wrong_color, r'colour (254, 1, 2)'), (cut_picture, '000003.png is damaged'), (text_picture, '000003.png is not a picture'), (nothing_left, 'holds no pairs'), (broken_table, 'labels.csv'),
+    (drop_mask, '000003.png has no mask'), (drop_picture, '000003.png has no image'), (resize_mask, '64×64 but its image'), (wrong_value, 'value 77'),
+    (wrong_color, r'color (254, 1, 2)'), (cut_picture, '000003.png is damaged'), (text_picture, '000003.png is not an image'), (nothing_left, 'holds no pairs'), (broken_table, 'labels.csv'),
 ])
 def test_bad_data_stop_a_training_before_it_starts(fault, says, rooms, tmp_path, capsys):
     data = copy(rooms, tmp_path)

@@ -6,12 +6,31 @@
 __all__ = ['split_faces']
 
 # %% ../../nbs/experiments/04_faces.ipynb #ef15adaa
-import os, shutil, tempfile
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from ..core import SegError
 from ..datasets import split_pairs
 from ..layouts import find_pairs
+
+# %% ../../nbs/experiments/04_faces.ipynb #3eb929b4
+def _link_or_copy(file, to):
+    "A second name for a file; a copy where the disk cannot do that."
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copyfile(file, to)
+
+# %% ../../nbs/experiments/04_faces.ipynb #5419d0db
+def _write_part(folder, pairs):
+    "Write `images` and `annotations` of these pairs into a folder; a mask gets its image's name."
+    for kind in ("images", "annotations"):
+        (folder/kind).mkdir(parents=True)
+    for pair in pairs:
+        _link_or_copy(pair.image, folder/"images"/pair.image.name)
+        _link_or_copy(pair.mask, folder/"annotations"/pair.image.name)
 
 # %% ../../nbs/experiments/04_faces.ipynb #ff42347d
 def split_faces(
@@ -20,20 +39,17 @@ def split_faces(
     valid=0.2, # Share of the faces to validate on
     seed=0,    # Which are drawn
 ):
-    "Write `out`/train and `out`/val, each with images/ and annotations/ of the same names, and classes.txt; returns what `find_pairs` makes of it."
-    data, out = find_pairs(folder, 'faces'), Path(out)
-    if out.exists(): raise SegError(f"{out} exists already; delete it, or name another folder")
+    "Write `out`/train and `out`/val with images, annotations and classes.txt; returns what `find_pairs` makes of it."
+    data, out = find_pairs(folder, "faces"), Path(out)
+    if out.exists():
+        raise SegError(f"{out} exists already; delete it, or name another folder")
+    train, held_out = split_pairs(data, valid, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}-') as tmp:  # whole, or not there at all
-        whole = Path(tmp)/out.name
-        for part, indices in zip(('train', 'val'), split_pairs(data, valid, seed)):
-            for kind in ('images', 'annotations'): (whole/part/kind).mkdir(parents=True)
-            for p in (data.pairs[i] for i in indices):
-                for file, kind in ((p.image, 'images'), (p.mask, 'annotations')): _link(file, whole/part/kind/p.image.name)
-        (whole/'classes.txt').write_text('\n'.join(data.labels.codes) + '\n', encoding='utf-8')
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        whole = Path(temporary)/out.name
+        _write_part(whole/"train", [data.pairs[i] for i in train])
+        _write_part(whole/"val", [data.pairs[i] for i in held_out])
+        names = "\n".join(data.labels.codes) + "\n"
+        (whole/"classes.txt").write_text(names, encoding="utf-8")
         os.rename(whole, out)
     return find_pairs(out, labels=data.labels)
-
-def _link(file, to):
-    try: os.link(file, to)
-    except OSError: shutil.copyfile(file, to)

@@ -65,5 +65,6 @@ def example_rooms(
         mask_image(mask, ROOM_LABELS).save(folder/"labels"/f"{name}.png")
     write_labels(ROOM_LABELS, folder/"labels.csv")
     rooms = {name: i//images_per_room for i, name in enumerate(names)}
-    write_json(folder/"generation.json", {"rooms": rooms})
+    names_of_values = ROOM_LABELS.codes[1:]
+    write_json(folder/"generation.json", {"rooms": rooms, "labels": names_of_values})
     return find_pairs(folder)

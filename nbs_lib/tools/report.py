@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from ..core import SegError, atomic_path, seg_command, show_progress, write_json
-from ..datasets import SegData, split_pairs
+from ..datasets import SegData, only_for_judging, split_pairs, unpaired_sentence
 from ..layouts import find_pairs
 from ..labels import IGNORE
 from ..masks import decode_mask, final_values, index_values, mask_values, open_image, read_image
@@ -263,6 +263,9 @@ RARE = 3  # pictures; a label in fewer is hardly learnt
 
 def across_split(data, looks, valid=0.2, seed=0, names=None):
     "Findings about the split: pictures or rooms on both sides."
+    if names is None and only_for_judging(data):
+        what = "the data set's own split names no pair to train on"
+        return [Finding('only for judging', 'warning', (), what, "score a model on it with `seg_eval`")]
     try: train, held_out = split_pairs(data, valid, seed, names)
     except SegError as e: return [Finding('split', 'error', (), str(e), "add pairs, or name others to validate on")]
     out, group = [], lambda side: {data.pairs[i].group for i in side} - {None}
@@ -324,6 +327,12 @@ class Report:
         d = self.data
         return f"{len(d)} pairs in {d.root}, layout {d.layout}, {d.labels.n_classes} labels, decoder {d.decoder}" + (f" ({d.note})" if d.note else '')
 
+    @property
+    def verdict(self):
+        "What a report without errors says at its end."
+        if only_for_judging(self.data): return "these pairs can be scored; there are none to train on"
+        return "a training will not fail on these data"
+
     def to_dict(self):
         d = self.data
         return dict(root=str(self.root), layout=d and d.layout, decoder=d and d.decoder, note=d and d.note, pairs=len(d) if d else 0, errors=len(self.errors), warnings=len(self.findings) - len(self.errors),
@@ -358,6 +367,9 @@ def check_dataset(
 
 def _missing(data, lone):
     rel = lambda f: os.path.relpath(f, data.root)
+    if lone.twin:
+        what, _, remedy = unpaired_sentence(lone).partition('; ')
+        return Finding('missing partner', 'error', (rel(lone.file), rel(lone.twin)), what, remedy)
     fix = ('rename', rel(lone.meant), rel(lone.expected.with_suffix(lone.meant.suffix))) if lone.meant and lone.expected.stem != lone.meant.stem else ('quarantine', lone.file.stem)
     cause = f": {rel(lone.meant)} is probably meant" if lone.meant else ''
     remedy = "rename it" if fix[0] == 'rename' else "save it as PNG" if lone.meant else "add it, or remove the file"
@@ -392,7 +404,7 @@ def report_html(
         more = ''.join(f"<li>{said(f)}" for f in fs[most:])
         return (f"<h2><span class={sev}>{sev}</span> {escape(kind)} · {len(fs)}</h2>{''.join(map(figure, fs[:most]))}"
                 + (f"<details><summary>{len(fs) - most} more</summary><ul>{more}</ul></details>" if more else ''))
-    verdict = f"<span class=error>a training would fail</span> {len(report.errors)} errors" if report.errors else "<span class=ok>a training will not fail on these data</span>"
+    verdict = f"<span class=error>a training would fail</span> {len(report.errors)} errors" if report.errors else f"<span class=ok>{report.verdict}</span>"
     labels = ''.join(f"<tr><td>{escape(c)}<td class=n>{p:,}<td class=n>{s:.3%}<td class=n>{n:,}" for c, p, s, n in report.labels)
     return (f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{escape(str(report.root))}</title><style>{_STYLE}</style><h1>{escape(report.headline)}</h1>"
             f"<p>{verdict}, {len(report.findings) - len(report.errors)} warnings</p>{''.join(section(*k, fs) for k, fs in report.by_kind.items())}"
@@ -424,4 +436,4 @@ def seg_check(
         with atomic_path(Path(report)/'report.html') as tmp: tmp.write_text(report_html(r), encoding='utf-8')
     if not r.data: raise SegError(r.errors[0].what)
     if r.errors: raise SegError(f"{len(r.errors)} errors in {len(r.data)} pairs would make a training fail" + (f"; see {report}/report.html" if report else ''))
-    print("a training will not fail on these data")
+    print(r.verdict)
