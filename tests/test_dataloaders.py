@@ -1,0 +1,173 @@
+"Decoded pixels on disk: complete or absent, never out of date; where there is no room, a training goes on without."
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import nbs_lib.core  # noqa: E402,F401  before fastai, whose import warns
+
+# isort: split
+import torch  # noqa: E402
+from fastai.data.block import DataBlock, TransformBlock  # noqa: E402
+from fastai.data.transforms import IndexSplitter, IntToFloatTensor  # noqa: E402
+from fastai.vision.augment import Resize, ResizeMethod  # noqa: E402
+
+from nbs_lib import dataloaders  # noqa: E402
+from nbs_lib.dataloaders import OpenImage, OpenMask, decoded, seg_cache, seg_dataloaders  # noqa: E402
+from nbs_lib.tools.examples import example_rooms  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def value_image(i):
+    return np.full((64, 64, 4), i, np.uint8)
+
+
+def test_disk_space_is_taken_before_the_first_image_is_decoded(tmp_path):
+    taken = []
+
+    def decode(i):
+        file = next(tmp_path.glob(".k-*"))
+        taken.append(file.stat().st_blocks * 512)
+        return value_image(i)
+
+    decoded("k", 32, (64, 64), decode, tmp_path)
+    assert min(taken) >= 32 * 64 * 64 * 4
+
+
+def test_disk_space_is_taken_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    test_disk_space_is_taken_before_the_first_image_is_decoded(tmp_path)
+    pixels = decoded("k", 32, (64, 64), value_image, tmp_path)
+    assert pixels[31, 5, 5, 2] == 31
+
+
+def test_full_disk_while_decoding_kills_nobody(tmp_path):
+    "On a file system of 4 MB that another process fills meanwhile: before, writing to the sparse map was a bus error."
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("needs user namespaces to mount a small file system")
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from nbs_lib.dataloaders import decoded
+folder = Path(sys.argv[1])
+def fill():
+    try:
+        (folder/"other").write_bytes(bytes(4_000_000))
+    except OSError:
+        pass
+def decode(i):
+    fill()
+    return np.full((64, 64, 4), i, np.uint8)
+print(decoded("k", 100, (64, 64), decode, folder)[99, 0, 0, 0])
+"""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    script = f"mount -t tmpfs -o size=4m none '{folder}' && exec '{sys.executable}' -c \"$CODE\" '{folder}'"
+    environment = os.environ | {"CODE": code}
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["99"]), done.stderr
+
+
+def test_no_space_left_trains_without_cache(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    said = []
+    assert decoded("k", 3, (64, 64), value_image, tmp_path, said.append) is None
+    assert len(said) == 1 and "No space left" in said[0] and "each epoch" in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_cannot_be_made_trains_without_cache(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    dls = seg_dataloaders(example_rooms(tmp_path / "rooms", 4), 64, 2)
+    x, y = dls.train.one_batch()
+    assert (x.shape, y.shape) == ((2, 3, 64, 64), (2, 64, 64))
+
+
+def test_clearing_leaves_what_another_process_writes(tmp_path, capsys):
+    def decode(i):
+        if i == 0:
+            seg_cache(clear=True, folder=str(tmp_path))
+        return value_image(i)
+
+    assert decoded("k", 3, (64, 64), decode, tmp_path) is not None
+    assert "0 decoded data sets" in capsys.readouterr().out
+
+
+def test_other_item_transforms_are_other_pixels(tmp_path):
+    data = example_rooms(tmp_path / "rooms", 4, size=96)
+    first = []
+    for method in (ResizeMethod.Squish, ResizeMethod.Crop):
+        blocks = (TransformBlock(type_tfms=OpenImage(), batch_tfms=IntToFloatTensor()),
+                  TransformBlock(type_tfms=OpenMask(data.labels, data.decoder), batch_tfms=IntToFloatTensor()))
+        block = DataBlock(blocks, splitter=IndexSplitter([3]), item_tfms=Resize((64, 32), method=method))
+        dls = block.dataloaders(data.pairs, bs=1, num_workers=0)
+        dls.size = (64, 32)
+        stock = dls.valid.one_batch()
+        fast = dataloaders.cached(dls).valid.one_batch()
+        assert torch.equal(stock[0], fast[0]) and torch.equal(stock[1], fast[1]), method
+        first.append(fast[0])
+    assert not torch.equal(*first)
+
+
+def test_images_with_rare_labels_come_more_often_and_the_same_after_a_resume(tmp_path):
+    data = example_rooms(tmp_path / "rooms", 12, size=32)
+    counts = np.zeros((12, 256), int)
+    counts[:, 1], counts[:2, 9] = 9, 1
+    dls = seg_dataloaders(data, 32, 2, rare_sampling=0.5, counts=counts, names=[p.name for p in data.pairs[8:]])
+    train = dls.train
+    train.rng.seed(4)
+    first = [list(train.get_idxs()) for _ in range(3)]
+    state = train.rng.getstate()
+    later = [list(train.get_idxs()) for _ in range(3)]
+    train.rng.setstate(state)
+    assert later == [list(train.get_idxs()) for _ in range(3)]
+    shown = np.bincount(np.concatenate(first), minlength=8)
+    assert shown[:2].min() >= 3 * 2 and shown[2:].max() <= 3 and shown.sum() == 3 * 8
+    train.rng.setstate(state)
+    shares = []
+    for rank in range(2):
+        train.rng.setstate(state)
+        train.share(rank, 2)
+        shares.append(train.get_idxs())
+    assert sorted(shares[0] + shares[1]) == sorted(later[0])
+
+
+def test_default_augmentation_is_what_it_was(tmp_path):
+    "The same seed gives the same batch as the formulas written out once more, so that older trainings can be repeated."
+    from torch.nn.functional import affine_grid, grid_sample
+    images, masks = torch.rand(5, 3, 32, 64), torch.randint(0, 24, (5, 32, 64))
+    torch.manual_seed(3)
+    got_images, got_masks = dataloaders.Augment()((images, masks), split_idx=0)
+    torch.manual_seed(3)
+    angle = (torch.rand(5) * 2 - 1) * 5 * np.pi / 180
+    scale = 1 / (1 + torch.rand(5) * 0.15)
+    flip = torch.where(torch.rand(5) < 0.5, -1.0, 1.0)
+    a, b, zero = angle.cos() * scale, angle.sin() * scale, torch.zeros(5)
+    matrices = torch.stack([flip * a, -b / 2, zero, flip * b * 2, a, zero], 1).view(5, 2, 3)
+    grid = affine_grid(matrices, (5, 3, 32, 64), align_corners=False)
+    x = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    y = grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
+    saturation = (1 + (torch.rand(5) * 2 - 1) * 0.4).view(5, 1, 1, 1)
+    contrast = (1 + (torch.rand(5) * 2 - 1) * 0.2).view(5, 1, 1, 1)
+    brightness = (1 + (torch.rand(5) * 2 - 1) * 0.2).view(5, 1, 1, 1)
+    white = (1 + (torch.rand(15) * 2 - 1) * 0.05).view(5, 3, 1, 1)
+    gray, mean = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
+    x = gray + (x - gray) * saturation
+    x = ((mean + (x - mean) * contrast) * brightness * white).clamp(0, 1)
+    assert torch.allclose(got_images.as_subclass(torch.Tensor), x, atol=1e-5)
+    assert (got_masks.as_subclass(torch.Tensor) == y).float().mean() > 0.999
