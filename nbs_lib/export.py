@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PictureToMask', 'OPSET', 'synthetic_pictures', 'PARITY', 'AGREEMENT', 'DICE_LOSS', 'ImageToMask', 'quiet',
-           'strip_notes', 'float32_only', 'to_onnx', 'synthetic_image', 'synthetic_images', 'torch_masks',
-           'compare_with_torch', 'parity', 'set_metadata', 'versions', 'make_manifest', 'write_onnx', 'check_parity',
-           'median_ms', 'CalibrationImages', 'spared_convolutions', 'quantize', 'compare_models', 'is_good_enough',
-           'spread_evenly', 'write_int8', 'keep_int8', 'export_onnx', 'export_int8', 'export_sentence', 'int8_sentence',
-           'seg_export']
+           'strip_notes', 'float32_only', 'to_onnx', 'smooth_image', 'add_rectangles', 'synthetic_images',
+           'torch_masks', 'compare_with_torch', 'parity', 'set_metadata', 'versions', 'make_manifest', 'write_onnx',
+           'check_parity', 'median_ms', 'CalibrationImages', 'spared_convolutions', 'quantize', 'compare_models',
+           'is_good_enough', 'spread_evenly', 'write_int8', 'keep_int8', 'export_onnx', 'export_int8',
+           'export_sentence', 'int8_sentence', 'seg_export']
 
 # %% ../nbs/16_export.ipynb #a46b620c
 import io
@@ -111,27 +111,35 @@ def to_onnx(
             dynamic_shapes=dict(picture=free))
         return strip_notes(program.model_proto)
 
-# %% ../nbs/16_export.ipynb #c5281928
-def synthetic_image(
+# %% ../nbs/16_export.ipynb #eb31a87e
+def smooth_image(
     rng, # NumPy random generator
 ):
-    "RGB Pillow image, 256×256: smooth colors, and eight rectangles."
+    "RGB Pillow image, 256×256, of smooth colors."
     small = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-    image = Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC)
+    return Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC)
+
+def add_rectangles(
+    image, # Pillow image, changed in place
+    rng,   # NumPy random generator
+):
+    "Eight rectangles of random places, sizes and colors."
     for _ in range(8):
         x, y, width, height = (int(v) for v in rng.integers(8, 200, 4))
         color = tuple(int(v) for v in rng.integers(0, 256, 3))
         image.paste(color, (x, y, x + width, y + height))
-    return image
 
-# %% ../nbs/16_export.ipynb #b185e72a
+# %% ../nbs/16_export.ipynb #2d9c4bef
 def synthetic_images(
     n,      # How many
     seed=0, # The same seed draws the same images
 ):
     "`n` RGB Pillow images, 256×256: smooth colors and rectangles."
     rng = np.random.default_rng(seed)
-    return [synthetic_image(rng) for _ in range(n)]
+    images = [smooth_image(rng) for _ in range(n)]
+    for image in images:
+        add_rectangles(image, rng)
+    return images
 
 synthetic_pictures = synthetic_images  # old name, removed at the merge
 
