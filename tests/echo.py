@@ -15,7 +15,9 @@ N_CLASSES = ROOM_LABELS.n_classes
 STATS = "[[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]"
 
 
-def echo_graph(mask_name: str = "mask", image_type: int = TensorProto.UINT8, largest: int = N_CLASSES - 1) -> onnx.GraphProto:
+def echo_graph(
+    mask_name: str = "mask", image_type: int = TensorProto.UINT8, largest: int = N_CLASSES - 1
+) -> onnx.GraphProto:
     "mask = red, at most `largest`; confidence = green. uint8 (n, h, w, 3) to two of uint8 (n, h, w)."
     def scalar(name: str, kind: int, value: int) -> onnx.TensorProto:
         return helper.make_tensor(name, kind, [], [value])
