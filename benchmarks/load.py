@@ -121,7 +121,7 @@ def never_rest(port: int, until: float, images: list[bytes], count: Counter) -> 
 
 def load(port: int, seconds: float, clients: int) -> Counter:
     "How often which status was answered."
-    from nbs_lib.onnx import synthetic_pictures
+    from nbs_lib.export import synthetic_pictures
     images = [encoded(image.resize(size)) for size, image in zip(SIZES, synthetic_pictures(len(SIZES)))]
     count: Counter = Counter()
     arguments = (port, time.monotonic() + seconds, images, count)
@@ -135,7 +135,7 @@ def load(port: int, seconds: float, clients: int) -> Counter:
 
 def stream(port: int, seconds: float, fps: float) -> Counter:
     "How many frames were sent, answered and skipped."
-    from nbs_lib.onnx import synthetic_pictures
+    from nbs_lib.export import synthetic_pictures
     image = encoded(synthetic_pictures(1)[0])
     count: Counter = Counter()
     until = time.monotonic() + seconds

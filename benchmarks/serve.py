@@ -38,7 +38,7 @@ from PIL import Image
 
 from model_server.answer import palette_png, regions, table_palette
 from model_server.application import make_app
-from nbs_lib.onnx import median_ms, synthetic_pictures
+from nbs_lib.export import median_ms, synthetic_pictures
 from nbs_lib.predict import Predictor, usable_threads
 
 ORIGINAL = "original's way"

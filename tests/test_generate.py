@@ -17,7 +17,8 @@ pytest.importorskip("panda3d")
 from generated import COMMAND, REPO, digest, run
 
 from nbs_lib.core import SegError
-from nbs_lib.datasets import find_pairs, split_pairs
+from nbs_lib.layouts import find_pairs
+from nbs_lib.datasets import split_pairs
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Plan, RoomConfig, generate, make_room
 from virtual_room.lock import folder_lock

@@ -1,16 +1,26 @@
-"""From a saved model to masks of photographs, by the commands: what is said, what is written, and what must not be needed."""
-import hashlib, json, shutil, statistics, subprocess, sys
+"""From a saved model to masks of photographs, by the commands: what is said, written, and must not be needed."""
+import hashlib
+import json
+import shutil
+import statistics
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np, pytest
+import numpy as np
+import pytest
 from conftest import ROOT, run_command
+from echo import SIZE, echo_graph, echo_model
+from onnx import TensorProto
 from PIL import Image
 
-from nbs_lib.layouts import find_pairs
-from nbs_lib.evaluate import NYUV2_AS_ROOMS, evaluate, mapped_scoring, summarize
-from nbs_lib.labels import ROOM_LABELS, read_labels, write_labels, LabelSet
+from nbs_lib.core import SegError
+from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, summarize
+from nbs_lib.labels import ROOM_LABELS, LabelSet, read_labels, write_labels
+from nbs_lib.layouts import CAMVID, VOC, find_pairs
 from nbs_lib.predict import Predictor, manifest_path
+from nbs_lib.tools.examples import example_rooms
 
 NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
 
@@ -51,7 +61,8 @@ def test_parity(model, rooms):
     from nbs_lib.checkpoint import load_model
     from nbs_lib.export import parity
     data = find_pairs(rooms)
-    rows = parity(*load_model(model.with_suffix('.safetensors')), model, [64, 128, (64, 96)], (1, 3), [data.read(i)[0] for i in range(3)])
+    network, meta = load_model(model.with_suffix('.safetensors'))
+    rows = parity(network, meta, model, [64, 128, (64, 96)], (1, 3), [data.read(i)[0] for i in range(3)])
     assert len(rows) == 6 and min(r['equal'] for r in rows) >= 0.999, rows
 
 
@@ -84,7 +95,8 @@ print(seconds, *heavy)
 
 @pytest.mark.parametrize('module', ['nbs_lib.predict', 'nbs_lib.evaluate'])
 def test_light(module, model, photo):
-    runs = [subprocess.run([sys.executable, '-c', LIGHT.format(module=module), model, photo], capture_output=True, text=True) for _ in range(3)]
+    command = [sys.executable, '-c', LIGHT.format(module=module), model, photo]
+    runs = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
     assert all(r.returncode == 0 for r in runs), runs[0].stderr
     words = [r.stdout.split() for r in runs]
     assert words[0][1:] == [], f'{module} imports {words[0][1:]}'
@@ -104,13 +116,15 @@ def test_photos_from_two_folders(model, photo, tmp_path):
     (folders[0]/'text.jpg').write_text('not a picture')
     done = run_command('seg_predict', model, *folders, '--out', tmp_path/'the answers')
     says(done, 1, '2 of 5 photos could not be labelled')
-    assert len(done.stderr.strip().splitlines()) == 3 and all(n in done.stderr for n in ('broken.png is damaged', 'text.jpg is not an image'))
+    assert len(done.stderr.strip().splitlines()) == 3
+    assert 'broken.png is damaged' in done.stderr and 'text.jpg is not an image' in done.stderr
     for kind, mode in (('mask', 'P'), ('overlay', 'RGB'), ('confidence', 'L')):
         files = sorted((tmp_path/'the answers'/kind).iterdir())
         assert [f.name for f in files] == ['room-2.png', 'room-3.png', 'room.png']
         assert {Image.open(f).mode for f in files} == {mode}
-    assert (tmp_path/'the answers'/'mask'/'room.png').read_bytes() == (tmp_path/'the answers'/'mask'/'room-3.png').read_bytes()
-    assert Image.open(tmp_path/'the answers'/'mask'/'room-2.png').size == (70, 50)
+    masks = tmp_path/'the answers'/'mask'
+    assert (masks/'room.png').read_bytes() == (masks/'room-3.png').read_bytes()
+    assert Image.open(masks/'room-2.png').size == (70, 50)
     lines = done.stdout.splitlines()
     assert len(lines) == 4 and all('confidence 0.' in line and '%' in line for line in lines[1:])
 
@@ -129,32 +143,59 @@ def with_orientation(im, path):
     im.save(path, format='JPEG', exif=tag)
 
 
+def sixteen_bits(im, path):
+    Image.fromarray(np.asarray(im.convert('L')).astype(np.uint16)*257).save(path)
+
+
 ODD = {
-    'jpeg named.png': lambda im, p: im.save(p, format='JPEG'), 'palette.png': lambda im, p: im.quantize(16).save(p), 'transparent palette.png': lambda im, p: im.quantize(16).save(p, transparency=0),
-    'alpha.png': lambda im, p: im.convert('RGBA').save(p), 'grey alpha.png': lambda im, p: im.convert('LA').save(p), 'grey.png': lambda im, p: im.convert('L').save(p),
-    'bits.png': lambda im, p: im.convert('1').save(p), 'deep.png': lambda im, p: Image.fromarray(np.asarray(im.convert('L')).astype(np.uint16)*257).save(p),
-    'cmyk.jpg': lambda im, p: im.convert('CMYK').save(p), 'photo.webp': lambda im, p: im.save(p), 'photo.gif': lambda im, p: im.save(p), 'photo.bmp': lambda im, p: im.save(p),
-    'one pixel.png': lambda im, p: im.resize((1, 1)).save(p), 'wide.png': lambda im, p: im.resize((3000, 2)).save(p), 'tall.png': lambda im, p: im.resize((2, 3000)).save(p)}
+    'jpeg named.png': lambda im, p: im.save(p, format='JPEG'),
+    'palette.png': lambda im, p: im.quantize(16).save(p),
+    'transparent palette.png': lambda im, p: im.quantize(16).save(p, transparency=0),
+    'alpha.png': lambda im, p: im.convert('RGBA').save(p),
+    'grey alpha.png': lambda im, p: im.convert('LA').save(p),
+    'grey.png': lambda im, p: im.convert('L').save(p),
+    'bits.png': lambda im, p: im.convert('1').save(p),
+    'deep.png': sixteen_bits,
+    'cmyk.jpg': lambda im, p: im.convert('CMYK').save(p),
+    'photo.webp': lambda im, p: im.save(p),
+    'photo.gif': lambda im, p: im.save(p),
+    'photo.bmp': lambda im, p: im.save(p),
+    'one pixel.png': lambda im, p: im.resize((1, 1)).save(p),
+    'wide.png': lambda im, p: im.resize((3000, 2)).save(p),
+    'tall.png': lambda im, p: im.resize((2, 3000)).save(p),
+}
+NUMBERED = {'photo.bmp': 'photo', 'photo.gif': 'photo-2', 'photo.webp': 'photo-3'}  # of one name
 
 
-@pytest.mark.parametrize('fit', ['square', 'pad'])
+@pytest.mark.parametrize('fit', ['stretch', 'letterbox'])
 def test_any_photo(fit, model, photo, tmp_path):
     im = Image.open(photo).convert('RGB').resize((90, 60))
-    for name, save in ODD.items(): save(im, tmp_path/name)
+    for name, save in ODD.items():
+        save(im, tmp_path/name)
     with_orientation(im, tmp_path/'turned.jpg')
     done = run_command('seg_predict', model, tmp_path, '--out', tmp_path/'out', '--fit', fit)
     assert done.returncode == 0 and done.stderr == '', done.stderr
     for name in ODD:
-        stem = {'photo.bmp': 'photo', 'photo.gif': 'photo-2', 'photo.webp': 'photo-3'}.get(name, Path(name).stem)
-        for kind in ('mask', 'confidence'): assert Image.open(tmp_path/'out'/kind/f'{stem}.png').size == Image.open(tmp_path/name).size, name
+        stem = NUMBERED.get(name, Path(name).stem)
+        for kind in ('mask', 'confidence'):
+            assert Image.open(tmp_path/'out'/kind/f'{stem}.png').size == Image.open(tmp_path/name).size, name
     assert Image.open(tmp_path/'out'/'mask'/'turned.png').size == (60, 90)
+
+
+@pytest.mark.parametrize('old,new', [('square', 'stretch'), ('pad', 'letterbox'), ('tile', 'sliding_window')])
+def test_older_names_of_resize_modes(old, new, tmp_path):
+    "Scripts say them, and so does the server's protocol."
+    predictor = Predictor(echo_model(tmp_path/'echo.onnx'))
+    image = np.random.default_rng(0).integers(0, N, (70, 150, 3), dtype=np.uint8)
+    assert (predictor(image, old).mask == predictor(image, new).mask).all()
 
 
 def test_models_that_are_refused(model, photo, tmp_path):
     says(run_command('seg_predict', tmp_path/'none.onnx', photo), 1, 'none.onnx is missing; make it with')
     (tmp_path/'text.onnx').write_text('not a model')
     says(run_command('seg_predict', tmp_path/'text.onnx', photo), 1, 'text.onnx is not an ONNX model')
-    for f in (model, manifest_path(model)): shutil.copy(f, tmp_path)
+    for f in (model, manifest_path(model)):
+        shutil.copy(f, tmp_path)
     content = bytearray(model.read_bytes())
     content[len(content)//2] ^= 1  # loads without a word and is wrong
     (tmp_path/model.name).write_bytes(content)
@@ -163,20 +204,119 @@ def test_models_that_are_refused(model, photo, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path/'out').exists()
 
 
+# what a file may claim about itself
+
+def claimed_labels(**changes):
+    "The table of the rooms as a file says it, with `changes`."
+    return dict(labels=json.dumps(ROOM_LABELS.to_dict() | changes))
+
+
+N = ROOM_LABELS.n_classes
+GRAY = [128, 128, 128]
+WRONG_CLAIMS = {
+    'size is a number': (dict(size='64'), 'size'),
+    'size is text': (dict(size='["a", "b"]'), 'size'),
+    'size has three numbers': (dict(size='[64, 64, 64]'), 'size'),
+    'size is no multiple of 32': (dict(size='[64, 65]'), 'size'),
+    'size is negative': (dict(size='[-64, 64]'), 'size'),
+    'size is true': (dict(size='[64, true]'), 'size'),
+    'size is a fraction': (dict(size='[64.0, 64.5]'), 'size'),
+    'size is huge': (dict(size='[64, 320000]'), 'size'),
+    'a number of 5,000 digits': (dict(size=f'[{"6" * 5000}, 64]'), 'unreadable'),
+    'nested too deeply': (dict(size='[' * 100_000), 'unreadable'),
+    'stats are a number': (dict(stats='3'), 'stats'),
+    'stats lack the deviation': (dict(stats='[[0.5, 0.5, 0.5]]'), 'stats'),
+    'stats of two channels': (dict(stats='[[0.5, 0.5], [0.2, 0.2]]'), 'stats'),
+    'stats are text': (dict(stats='[["a", 0, 0], [1, 1, 1]]'), 'stats'),
+    'stats are not numbers': (dict(stats='[[NaN, 0.5, 0.5], [0.2, 0.2, 0.2]]'), 'stats'),
+    'mean above 1': (dict(stats='[[123, 117, 104], [0.2, 0.2, 0.2]]'), 'stats'),
+    'deviation 0': (dict(stats='[[0.5, 0.5, 0.5], [0, 0.2, 0.2]]'), 'stats'),
+    'labels are a list': (dict(labels='[]'), 'label'),
+    'labels lack colors': (dict(labels='{"codes": ["a"]}'), 'label'),
+    'names are numbers': (claimed_labels(codes=list(range(N))), 'codes'),
+    'names are one text': (claimed_labels(codes='a' * N), 'codes'),
+    'an empty name': (claimed_labels(codes=['', *ROOM_LABELS.codes[1:]]), 'codes'),
+    'a name that is not text': (claimed_labels(codes=['\ud800', *ROOM_LABELS.codes[1:]]), 'codes'),
+    'a color is a fraction': (claimed_labels(colors=[[0.5, 0, 0]] + [GRAY] * (N - 1)), 'color'),
+    'a color is text': (claimed_labels(colors=['abc'] + [GRAY] * (N - 1)), 'color'),
+    'colors are numbers': (claimed_labels(colors=[5] * N), 'color'),
+    'a color above 255': (claimed_labels(colors=[[256, 0, 0]] + [GRAY] * (N - 1)), 'color'),
+    'background is text': (claimed_labels(background='empty'), 'background'),
+    'background above the table': (claimed_labels(background=N), 'background'),
+    'background is negative': (claimed_labels(background=-1), 'background'),
+    'void is a number': (claimed_labels(void=255), 'void'),
+    'void is text': (claimed_labels(void=['a']), 'void'),
+    'stored values are text': (claimed_labels(values=['a'] * N), 'values'),
+}
+
+
+@pytest.mark.parametrize('props,word', WRONG_CLAIMS.values(), ids=WRONG_CLAIMS)
+def test_wrong_claims_are_refused(props, word, tmp_path):
+    "One sentence that names the file and what is wrong in it."
+    path = echo_model(tmp_path/'echo.onnx', **props)
+    with pytest.raises(SegError, match=word) as refused:
+        Predictor(path)
+    said = str(refused.value)
+    assert 'echo.onnx' in said and 'seg_export' in said and len(said) < 400 + len(str(path)), said
+
+
+WRONG_GRAPHS = {
+    'an output of another name': (echo_graph(mask_name='labels'), 'mask'),
+    'images of numbers with a point': (echo_graph(image_type=TensorProto.FLOAT), 'uint8'),
+}
+
+
+@pytest.mark.parametrize('graph,word', WRONG_GRAPHS.values(), ids=WRONG_GRAPHS)
+def test_wrong_graphs_are_refused(graph, word, tmp_path):
+    with pytest.raises(SegError, match=word):
+        Predictor(echo_model(tmp_path/'echo.onnx', graph))
+
+
+def test_values_above_the_table_are_refused(tmp_path):
+    "A label without a name or a color never leaves the predictor."
+    predictor = Predictor(echo_model(tmp_path/'echo.onnx', echo_graph(largest=255)))
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    image[3, 5, 0] = N - 1
+    assert predictor(image).mask.max() == N - 1
+    image[3, 5, 0] = N
+    with pytest.raises(SegError, match=f'value {N}.*{N} labels'):
+        predictor(image)
+
+
+def test_a_graph_of_another_size_is_refused(tmp_path):
+    "What onnxruntime says about a graph that cannot take the claimed size becomes one sentence."
+    graph = echo_graph()
+    graph.input[0].type.tensor_type.shape.dim[1].dim_value = 96
+    predictor = Predictor(echo_model(tmp_path/'echo.onnx', graph))
+    with pytest.raises(SegError, match='could not be run'):
+        predictor(np.zeros((SIZE, SIZE, 3), np.uint8))
+
+
+@pytest.mark.parametrize('text', ['[]', '3', 'null', '"text"'])
+def test_a_manifest_that_is_no_object_is_refused(text, tmp_path):
+    path = echo_model(tmp_path/'echo.onnx')
+    manifest_path(path).write_text(text)
+    with pytest.raises(SegError, match='echo.manifest.json'):
+        Predictor(path)
+
+
 def test_wrong_arguments(model, photo, tmp_path):
     says(run_command('seg_predict', model), 2, 'usage: seg_predict')
-    says(run_command('seg_predict', model, photo, '--fit', 'stretch', '--out', tmp_path/'out'), 1, "no fit 'stretch'")
-    says(run_command('seg_predict', model, photo, '--provider', 'cuda', '--out', tmp_path/'out'), 1, "no execution provider 'cuda' here")
+    says(run_command('seg_predict', model, photo, '--fit', 'crop', '--out', tmp_path/'out'), 1, "no fit 'crop'")
+    done = run_command('seg_predict', model, photo, '--provider', 'cuda', '--out', tmp_path/'out')
+    says(done, 1, "no execution provider 'cuda' here")
     says(run_command('seg_predict', model, tmp_path, '--out', tmp_path/'out'), 1, 'there are no pictures in')
 
 
 def test_threads_get_the_serial_answers(model, rooms):
     predictor = Predictor(model)
-    photos = [Image.open(p).resize((40 + 17*i, 90 - 5*i)) for i, p in enumerate(sorted((rooms/'screenshots').iterdir())[:8])]
+    files = sorted((rooms/'screenshots').iterdir())[:8]
+    photos = [Image.open(p).resize((40 + 17*i, 90 - 5*i)) for i, p in enumerate(files)]
     serial = [predictor(p).mask for p in photos]
-    with ThreadPoolExecutor(4) as pool: parallel = [p.mask for p in pool.map(predictor, photos*4)]
-    assert all((a == b).all() for a, b in zip(serial*4, parallel))
-    assert all((a == b.mask).all() for a, b in zip(serial, predictor.batch(photos)))
+    with ThreadPoolExecutor(4) as pool:
+        parallel = [p.mask for p in pool.map(predictor, photos*4)]
+    assert all((a == b).all() for a, b in zip(serial*4, parallel, strict=True))
+    assert all((a == b.mask).all() for a, b in zip(serial, predictor.batch(photos), strict=True))
 
 
 # seg_eval
@@ -195,12 +335,14 @@ def test_eval_report(model, rooms, tmp_path):
 
 def test_eval_parts(model, rooms, tmp_path):
     report = tmp_path/'r.json'
-    assert run_command('seg_eval', model, '--data', rooms, '--valid_only', '--valid', 0.25, '--seed', 0, '--report', report).returncode == 0
+    split = ['--valid_only', '--valid', 0.25, '--seed', 0]
+    assert run_command('seg_eval', model, '--data', rooms, *split, '--report', report).returncode == 0
     r = json.loads(report.read_text())
     assert 0 < r['data']['pictures'] < 24 and r['how']['part'] == 'validation'
     data, bed = find_pairs(rooms), ROOM_LABELS['furniture_doubleBed']
     shown = sum((data.read(i)[1] == bed).any() for i in range(len(data)))
-    assert run_command('seg_eval', model, '--data', rooms, '--only', 'furniture_doubleBed', '--report', report).returncode == 0
+    only = ['--only', 'furniture_doubleBed']
+    assert run_command('seg_eval', model, '--data', rooms, *only, '--report', report).returncode == 0
     assert json.loads(report.read_text())['data']['pictures'] == shown
     says(run_command('seg_eval', model, '--data', rooms, '--only', 'bath'), 1, "no label is called 'bath'")
 
@@ -210,18 +352,20 @@ def test_eval_needs_the_models_labels(model, rooms, tmp_path):
     labels = read_labels(data/'labels.csv')
     write_labels(LabelSet((*labels.codes[:-1], 'live_cat'), labels.colors), data/'labels.csv')
     done = run_command('seg_eval', model, '--data', data, '--report', tmp_path/'r.json')
-    says(done, 1, 'the model has live_dog, which the data do not have and the data have live_cat, which the model does not have')
+    ours = 'the model has live_dog, which the data do not have'
+    theirs = 'the data have live_cat, which the model does not have'
+    says(done, 1, f'{ours} and {theirs}')
     assert not (tmp_path/'r.json').exists()
 
 
 @pytest.mark.skipif(not NYUV2.is_dir(), reason=f'needs NYUv2 in {NYUV2.name}')
 def test_rooms_model_on_real_photographs(model):
     data, predictor = find_pairs(NYUV2), Predictor(model)
-    scoring = mapped_scoring(predictor.labels, data.labels, NYUV2_AS_ROOMS)
+    scoring = mapped_scoring(predictor.labels, data.labels, find_mapping('nyuv2'))
     matrix, n = evaluate(predictor, data, scoring, indices=range(8))
     s, rows = summarize(matrix, scoring)
     assert n == 8 and len(rows) == len(scoring.names) == 12 and matrix.shape == (13, 13) and matrix[12].sum() == 0
-    known = sum(np.isin(data.read(i)[1], [data.labels[name] for name in NYUV2_AS_ROOMS]).sum() for i in range(8))
+    known = sum(np.isin(data.read(i)[1], [data.labels[name] for name in find_mapping('nyuv2')]).sum() for i in range(8))
     assert matrix.sum() == known
 
 
@@ -242,4 +386,174 @@ def test_eight_bits_only_where_good_enough(model, rooms, tmp_path):
 
 
 def test_eight_bits_need_held_out_pictures(model, tmp_path):
-    says(run_command('seg_export', model.with_suffix('.safetensors'), '--out', tmp_path, '--data', tmp_path/'nowhere'), 1, 'nowhere')
+    weights = model.with_suffix('.safetensors')
+    says(run_command('seg_export', weights, '--out', tmp_path, '--data', tmp_path/'nowhere'), 1, 'nowhere')
+
+
+# what the model remembers as held out
+
+def rooms_and_model(folder, n, split, **props):
+    "`n` drawn rooms, and a model beside them that says that `split` was its training's."
+    data = example_rooms(folder/'rooms', n, size=SIZE)
+    model = echo_model(folder/'echo.onnx', split=json.dumps(split), **props)
+    return data, model
+
+
+REMEMBERED = dict(rule='groups', valid=0.2, seed=0, names=['000001', '000004'], train_sha256='0'*64)
+
+
+def test_held_out_is_remembered(tmp_path):
+    "Rooms were added after the training: a split drawn again would hold out some that were trained on."
+    data, model = rooms_and_model(tmp_path, 10, REMEMBERED)
+    expected = evaluate(Predictor(model), data, indices=[1, 4])[0]
+    example_rooms(tmp_path/'rooms', 20, size=SIZE)
+    done = run_command('seg_eval', model, '--data', tmp_path/'rooms', '--valid_only', '--report', tmp_path/'r.json')
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path/'r.json').read_text())
+    assert report['data']['pictures'] == 2
+    assert report['confusion'] == expected.tolist()
+    assert report['how']['held_out'] == 'remembered'
+    assert 'cannot be known' not in done.stdout + done.stderr
+
+
+def test_an_old_model_does_not_know(tmp_path):
+    "It says only share and seed: the split is drawn again, and the doubt is said and written down."
+    _, model = rooms_and_model(tmp_path, 10, dict(valid=0.2, seed=0))
+    done = run_command('seg_eval', model, '--data', tmp_path/'rooms', '--valid_only', '--report', tmp_path/'r.json')
+    assert done.returncode == 0, done.stderr
+    assert 'cannot be known whether these images were trained on' in done.stderr
+    report = json.loads((tmp_path/'r.json').read_text())
+    assert report['data']['pictures'] == 2
+    assert report['how']['held_out'] == 'drawn again'
+
+
+def test_nothing_held_out_is_left(tmp_path):
+    _, model = rooms_and_model(tmp_path, 10, dict(REMEMBERED, names=['000077']))
+    says(run_command('seg_eval', model, '--data', tmp_path/'rooms', '--valid_only'), 1, 'held out')
+
+
+def test_eight_bits_are_judged_on_what_was_held_out(tmp_path, monkeypatch):
+    "Calibrated and judged on the images that the model remembers, whatever a new split would draw."
+    from nbs_lib import export
+    asked = []
+    monkeypatch.setattr(export, 'write_int8', lambda path, data, train, valid: asked.append((train, valid)))
+    _, model = rooms_and_model(tmp_path, 20, REMEMBERED)
+    export.export_int8(model, tmp_path/'rooms')
+    train, valid = asked[0]
+    assert list(valid) == [1, 4]
+    assert not set(train) & set(valid)
+
+
+# nothing of a mixed-precision training may leak into the file
+
+def test_autocast_does_not_reach_the_export(tmp_path):
+    "Left on by an interrupted training, it would write other numbers, or none."
+    import torch
+
+    from nbs_lib.export import write_onnx
+    torch.manual_seed(0)
+    net = torch.nn.Conv2d(3, ROOM_LABELS.n_classes, 3, padding=1).eval()
+    stats = [[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]
+    meta = dict(arch='conv', size=[SIZE, SIZE], labels=ROOM_LABELS.to_dict(), stats=stats)
+    write_onnx(net, meta, tmp_path/'calm.onnx')
+    with torch.autocast('cpu', torch.bfloat16):
+        manifest = write_onnx(net, meta, tmp_path/'leaked.onnx')
+    assert (tmp_path/'leaked.onnx').read_bytes() == (tmp_path/'calm.onnx').read_bytes()
+    assert manifest['parity'][0]['equal'] >= 0.999
+
+
+# folders that are only for judging
+
+def painted(folder, name, mask):
+    "An image whose red channel is the mask, so that the echo model answers right."
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    image[..., 0] = np.where(mask == 255, 0, mask)
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(folder/f'{name}.png')
+
+
+def judging_sets(folder):
+    "Three data sets without anything to train on: {layout: (folder, label table)}."
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[:SIZE//2] = 5
+    names = ('0016E5_08159', '0016E5_08160')
+    places = dict(
+        camvid=('test', 'testannot'), voc=('JPEGImages', 'SegmentationClass'), nyuv2=('test/images', 'test/labels'))
+    for layout, (images, masks) in places.items():
+        for name in names:
+            painted(folder/layout/images, name, mask)
+            (folder/layout/masks).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(folder/layout/masks/f'{name}.png')
+    lists = folder/'voc'/'ImageSets'/'Segmentation'
+    lists.mkdir(parents=True)
+    (lists/'val.txt').write_text('\n'.join(names))
+    (folder/'nyuv2'/'classes.txt').write_text('\n'.join(ROOM_LABELS.codes))
+    rooms = LabelSet(ROOM_LABELS.codes, ROOM_LABELS.colors, background=None)
+    return dict(camvid=(folder/'camvid', CAMVID), voc=(folder/'voc', VOC), nyuv2=(folder/'nyuv2', rooms))
+
+
+@pytest.mark.parametrize('given', ['auto', 'named'])
+@pytest.mark.parametrize('layout', ['camvid', 'voc', 'nyuv2'])
+def test_sets_only_for_judging_are_scored(layout, given, tmp_path):
+    root, labels = judging_sets(tmp_path)[layout]
+    model = echo_model(tmp_path/'echo.onnx', labels=json.dumps(labels.to_dict()))
+    options = ['--layout', layout] if given == 'named' else []
+    done = run_command('seg_eval', model, '--data', root, '--report', tmp_path/'r.json', *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path/'r.json').read_text())
+    assert (report['data']['layout'], report['data']['pictures'], report['scores']['accuracy']) == (layout, 2, 1)
+
+
+def test_nyuv2_under_any_name(tmp_path):
+    "The folder with the images itself, not called train, is scored by its layout."
+    root, labels = judging_sets(tmp_path)['nyuv2']
+    (root/'test').rename(root/'other homes')
+    model = echo_model(tmp_path/'echo.onnx', labels=json.dumps(labels.to_dict()))
+    done = run_command('seg_eval', model, '--data', root/'other homes', '--layout', 'nyuv2')
+    assert done.returncode == 0 and '2 images' in done.stdout, done.stdout + done.stderr
+
+
+# labels of other names
+
+def test_mapping_from_a_file(tmp_path):
+    "Two of the data's labels are one of the model's; what is not mapped is not scored, and said."
+    data, model = rooms_and_model(tmp_path, 4, {})
+    mapping = tmp_path/'my mapping.csv'
+    mapping.write_text('data_label,model_label\nbuilding_wall,building_wall\nbuilding_floor,building_wall\n')
+    done = run_command('seg_eval', model, '--data', data.root, '--mapping', mapping, '--report', tmp_path/'r.json')
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path/'r.json').read_text())
+    masks = np.stack([data.read(i)[1] for i in range(4)])
+    known = np.isin(masks, [ROOM_LABELS['building_wall'], ROOM_LABELS['building_floor']])
+    assert np.sum(report['confusion']) == known.sum()
+    assert (report['scored'], report['codes']) == (1, ['building_wall', '(other)'])
+    assert 'not scored' in done.stdout and 'live_dog' in done.stdout
+    assert report['how']['unmapped'] == [c for c in ROOM_LABELS.codes if c not in ('building_wall', 'building_floor')]
+
+
+WRONG_MAPPINGS = {
+    'another header': ('a,b\nx,y\n', 'data_label,model_label'),
+    'three columns': ('data_label,model_label\na,b,c\n', 'line 2'),
+    'an empty name': ('data_label,model_label\nbuilding_wall,\n', 'line 2'),
+    'no rows': ('data_label,model_label\n', 'no rows'),
+    'a label that the data lack': ('data_label,model_label\nbath,live_dog\n', "'bath'"),
+    'a label that the model lacks': ('data_label,model_label\nlive_dog,live_cat\n', "'live_cat'"),
+    'an answer of two classes': ('data_label,model_label\nlive_dog,live_dog\nitems_tv,live_dog\nitems_tv,items_tv\n',
+                                 'two different classes'),
+}
+
+
+@pytest.mark.parametrize('text,word', WRONG_MAPPINGS.values(), ids=WRONG_MAPPINGS)
+def test_wrong_mappings_are_refused(text, word, tmp_path):
+    data, model = rooms_and_model(tmp_path, 2, {})
+    (tmp_path/'m.csv').write_text(text)
+    says(run_command('seg_eval', model, '--data', data.root, '--mapping', tmp_path/'m.csv'), 1, word)
+
+
+def test_shipped_mapping(tmp_path):
+    "By its name and by its older one, the same thirteen rows as before: twelve classes."
+    assert find_mapping('nyuv2') == find_mapping('nyuv2_as_rooms')
+    assert find_mapping('nyuv2')['lamp'] == {'furniture_floor_lamp', 'items_nightLamp'}
+    assert len(find_mapping('nyuv2')) == 13 and len({frozenset(v) for v in find_mapping('nyuv2').values()}) == 12
+    done = run_command('seg_eval', echo_model(tmp_path/'echo.onnx'), '--data', tmp_path, '--mapping', 'kitchens')
+    says(done, 1, "no mapping 'kitchens'; take nyuv2")

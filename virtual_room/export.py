@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, seg_command
-from nbs_lib.datasets import Pair, SegData, find_pairs
+from nbs_lib.datasets import Pair, SegData
+from nbs_lib.layouts import find_pairs
 from virtual_room.pairs import bounding_box
 from virtual_room.segments import Segment, label_names, read_segments
 from virtual_room.solo import to_solo

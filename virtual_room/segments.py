@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from nbs_lib.datasets import Pair, SegData
-from nbs_lib.labels import IGNORE, LabelSet, decode_mask
+from nbs_lib.labels import IGNORE, LabelSet
+from nbs_lib.masks import decode_mask
 
 
 @dataclass(frozen=True)

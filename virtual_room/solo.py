@@ -16,7 +16,8 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, write_json
 from nbs_lib.datasets import Pair, SegData
-from nbs_lib.labels import IGNORE, LabelSet, decode_mask
+from nbs_lib.labels import IGNORE, LabelSet
+from nbs_lib.masks import decode_mask
 from virtual_room.pairs import bounding_box
 from virtual_room.segments import Segment, label_names, read_segments
 
