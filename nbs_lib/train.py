@@ -653,5 +653,5 @@ finish = save_results  # old name, removed at the merge
 
 # %% ../nbs/14_train.ipynb #0b6c91ce
 #| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and "ipykernel" not in sys.modules:  # a notebook is __main__, too
     seg_train.main()
