@@ -370,6 +370,7 @@ def weighted_order(
 class SegDL(TfmdDL):
     "fastai's loader, which can serve one of several processes, and some items more often than others."
     rank, world, sample_weights, batch = 0, 1, None, ()
+    epoch_size = 0  # Images of a training epoch, drawn anew for each; 0: all
 
     def share(self, rank, world):
         "Serve only every `world`-th item from `rank` on."
@@ -382,6 +383,7 @@ class SegDL(TfmdDL):
         loader = super().new(dataset, cls, **kwargs)
         if isinstance(loader, SegDL) and loader.dataset is self.dataset:
             loader.sample_weights = self.sample_weights
+            loader.epoch_size = self.epoch_size
             loader.share(self.rank, self.world)
         return loader
 
@@ -392,7 +394,9 @@ class SegDL(TfmdDL):
         return weighted_order(self.sample_weights, self.rng)
 
     def my_share(self, idxs):
-        "The items of this process; in training all processes have equally many."
+        "The items of this process in one epoch; in training all processes have equally many."
+        if self.shuffle and self.epoch_size:
+            idxs = idxs[:self.epoch_size]
         end = len(idxs)//self.world*self.world if self.shuffle else len(idxs)
         return idxs[self.rank:end:self.world]
 
