@@ -76,7 +76,7 @@ def check_upscale(
     image = open_image(data.pairs[0].image)
     if image.width < w or image.height < h:
         raise SegError(
-            f"size {h}×{w} is above the pictures' own ({data.pairs[0].image} is {image.height}×{image.width}); make "
+            f"size {h}×{w} is above the images' own ({data.pairs[0].image} is {image.height}×{image.width}); make "
             f"larger ones, e.g. `seg_generate 500 --size {max(h, w)} --out FOLDER`, or stop at a smaller size")
 
 # %% ../nbs/14_train.ipynb #a855ae25
@@ -452,7 +452,7 @@ def _announce(learn, name):
         return
     millions = sum(p.numel() for p in learn.model.parameters())/1e6
     where = f" on {world} processes" if world > 1 else ""
-    print(f"{name}: {millions:.1f} million parameters in {learn.precision}, {learn.dls.train.bs*world} pictures a batch"
+    print(f"{name}: {millions:.1f} million parameters in {learn.precision}, {learn.dls.train.bs*world} images a batch"
           f"{where}", flush=True)
 
 # %% ../nbs/14_train.ipynb #201db837

@@ -46,24 +46,24 @@ def test_the_series_runs(rooms, tmp_path, monkeypatch):
     def run(name, number, **values):
         execute(f"{name}.ipynb", values, tmp_path / f"{number}.ipynb", progress=lambda line: None)
 
-    common = {"DATA": str(data), "MODELS": models, "ARCH": "resnet18"}
-    run("SegmentationLearner", 1, **common, SIZE=32, EPOCHS=1, BS=8)
-    run("GoBig", 2, **common, FROM=32, SIZES=[64], EPOCHS=[1], BS=8)
-    made = {path.suffix for path in Path(models).glob("unet_resnet18_32.*")}
+    common = {"DATA": str(data), "MODELS": models, "ARCH": "light:resnet18"}
+    run("SegmentationLearner", 1, **common, SIZE=32, EPOCHS=1, BS=8, VALID=0.2)
+    run("GoBig", 2, **common, FROM=32, SIZES=[64], EPOCHS=[1], BS=8, VALID=0.2)
+    made = {path.suffix for path in Path(models).glob("light_resnet18_32.*")}
     assert made >= {".safetensors", ".json", ".pkl", ".onnx"}
-    run("ONNX", 3, DATA=str(data), MODELS=models, MODEL="unet_resnet18_64", REPEATS=2)
-    run("RealImagePred", 4, MODELS=models, MODEL="unet_resnet18_64", PHOTOS=str(data / "test"), LABELLED=str(data),
+    run("ONNX", 3, DATA=str(data), MODELS=models, MODEL="light_resnet18_64", REPEATS=2)
+    run("RealImagePred", 4, MODELS=models, MODEL="light_resnet18_64", PHOTOS=str(data / "test"), LABELLED=str(data),
         MAPPING="", ONLY="")
     ladder = (Path(models) / "ladder.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in ladder] == ["model", "unet_resnet18_32", "unet_resnet18_64"]
+    assert [line.split(",")[0] for line in ladder] == ["model", "light_resnet18_32", "light_resnet18_64"]
     assert not list(Path(models).glob("*.checkpoint")), "a finished run leaves no checkpoint"
 
 
 @pytest.mark.parametrize("name, values, says", [
     ("SegmentationLearner", {"DATA": "no such folder"}, "the folder no such folder does not exist"),
-    ("SegmentationLearner", {"SIZE": 256}, "above the pictures' own"),
+    ("SegmentationLearner", {"SIZE": 256}, "above the images' own"),
     ("GoBig", {"FROM": 96}, "run SegmentationLearner.ipynb first"),
-    ("GoBig", {"SIZES": [512]}, "above the pictures' own"),
+    ("GoBig", {"SIZES": [512]}, "above the images' own"),
 ])
 def test_bad_parameters_are_one_sentence(name, values, says, rooms, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
