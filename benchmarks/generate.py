@@ -5,14 +5,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
 from virtual_room import Plan, generate, make_camera, make_room
-from virtual_room.light import gain, shape_of, surfaces
-from virtual_room.openness import filled
+from virtual_room.light import gain, surfaces
+from virtual_room.meshes import build_mesh
+from virtual_room.occupancy import occupied
 from virtual_room.pairs import driver_of, make_renderer
 from virtual_room.writer import Folder
 
@@ -37,15 +38,15 @@ def make_pair(plan: Plan, renderer, folder: Folder, index: int, timed: Stopwatch
     "Make and write one pair, each step timed"
     room = timed("furnish", lambda: make_room([plan.seed, index, 0]))
     if plan.renderer == "shaded":
-        timed("of it mesh and exposure", lambda: gain(room, shape_of(room)))
-        timed("of it cells for occlusion", lambda: filled(room))
+        timed("of it mesh and exposure", lambda: gain(room, build_mesh(room)))
+        timed("of it cells for occlusion", lambda: occupied(room))
         timed("mesh, cells, load and shadow map", lambda: renderer.show(room))
     else:
         lit = timed("mesh and light", lambda: surfaces(room))
         timed("load", lambda: renderer.load(room, lit))
     camera = make_camera(room, np.random.default_rng([plan.seed, index]))
     mask = timed("draw and read mask", lambda: renderer.mask(camera))
-    image = timed("draw, read and develop image", lambda: renderer.picture(camera))
+    image = timed("draw, read and develop image", lambda: renderer.image(camera))
     timed("encode and write", lambda: folder.write(index, image, mask))
 
 

@@ -38,7 +38,7 @@ def ready() -> bool:
 
 def start_server(model: str) -> subprocess.Popen:
     "A server of the model that answers, or has ended"
-    words = command("model_server.app:seg_serve", "--model", model, "--port", PORT)
+    words = command("model_server.command:seg_serve", "--model", model, "--port", PORT)
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not ready() and server.poll() is None:
         time.sleep(.2)

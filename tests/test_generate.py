@@ -17,9 +17,9 @@ pytest.importorskip("panda3d")
 from generated import COMMAND, REPO, digest, run
 
 from nbs_lib.core import SegError
-from nbs_lib.layouts import find_pairs
 from nbs_lib.datasets import split_pairs
 from nbs_lib.labels import ROOM_LABELS
+from nbs_lib.layouts import find_pairs
 from virtual_room import Plan, RoomConfig, generate, make_room
 from virtual_room.lock import folder_lock
 from virtual_room.pairs import PairMaker, bounding_box, worth_learning
@@ -394,7 +394,7 @@ def test_one_room_gives_ever_other_views_of_the_same_objects(tmp_path):
     room = make_room(7)
     for path in (tmp_path / "objects").iterdir():
         for row in json.loads(path.read_text()):
-            assert room.things[row["id"] - 1].label == row["label"]
+            assert room.objects[row["id"] - 1].label == row["label"]
 
 
 def test_one_room_is_split_by_image(tmp_path):

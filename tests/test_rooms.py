@@ -334,10 +334,17 @@ def test_close_ups_of_small_items_are_taken_from_the_narrow_half_of_the_angles()
 
 # --- bad input ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("text, words", [('{"wdth": [3, 4]}', "wdth"), ("[]", "no JSON object"), ("{", "cannot read"), ('{"height": [2.5, 9]}', "height"), ('{"dog": true}', "dog")])
+@pytest.mark.parametrize("text, words", [
+    ('{"wdth": [3, 4]}', "wdth"),
+    ("[]", "no JSON object"),
+    ("{", "cannot read"),
+    ('{"height": [2.5, 9]}', "height"),
+    ('{"dog": true}', "dog"),
+])
 def test_bad_room_settings_are_named(text, words, tmp_path):
     (tmp_path / "room.json").write_text(text)
-    with pytest.raises(SegError, match=words): load_config(tmp_path / "room.json")
+    with pytest.raises(SegError, match=words):
+        load_config(tmp_path / "room.json")
 
 
 def test_importing_the_package_loads_no_engine():

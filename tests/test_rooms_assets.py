@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("panda3d")
-trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("trimesh")
 
+import trimesh
 from generated import digest, run
 
 from nbs_lib.core import SegError
@@ -163,26 +164,26 @@ def test_rooms_with_own_models_stay_sound(rooms, own):
 def test_own_models_fit_into_their_places(rooms, label, largest):
     models = []
     for room in rooms:
-        models += [thing.model for thing in room.things if thing.label == label]
+        models += [o.model for o in room.objects if o.label == label]
     assert models
     for model in models:
-        assert model.parts[0].shape[0] == "asset"
+        assert model.primitives[0].shape[0] == "asset"
         assert (np.array(model.size) <= np.array(largest) + 1e-6).all()
 
 
 def test_things_stand_on_own_tables(rooms):
     carried = 0
     for room in rooms:
-        tables = {i for i, thing in enumerate(room.things) if thing.label == "furniture_nightTable"}
-        carried += sum(thing.support in tables for thing in room.things)
+        tables = {i for i, o in enumerate(room.objects) if o.label == "furniture_nightTable"}
+        carried += sum(o.support in tables for o in room.objects)
     assert carried > 0
 
 
 def test_own_models_can_be_left_out(own):
     for i in range(5):
         room = make_room([51, i], RoomConfig(own_models=0.0), own)
-        for thing in room.things:
-            assert all(part.shape[0] != "asset" for part in thing.model.parts)
+        for o in room.objects:
+            assert all(p.shape[0] != "asset" for p in o.model.primitives)
 
 
 @pytest.mark.parametrize("renderer", ["fast", "shaded"])

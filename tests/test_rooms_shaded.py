@@ -16,8 +16,9 @@ from test_rooms import VIEWS, _box_room, _ray_cast, edges
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Camera, Plan, RoomConfig, generate, make_camera, make_room, render
-from virtual_room.generate import TRUTHS, Studio, chosen
 from virtual_room.occupancy import CELL, occupied, origin
+from virtual_room.pairs import PairMaker, choose_renderer
+from virtual_room.plan import ANNOTATIONS
 from virtual_room.renderer import Renderer, meter
 
 
@@ -116,7 +117,7 @@ def test_bytes_do_not_depend_on_workers_nor_on_more_annotations(tmp_path):
     generate(12, tmp_path / "fast", replace(plan, renderer="fast"))  # in the same process; it leaves no trace
     generate(12, tmp_path / "one", plan)
     generate(12, tmp_path / "two", plan, workers=2)
-    generate(12, tmp_path / "more", replace(plan, truth=TRUTHS))
+    generate(12, tmp_path / "more", replace(plan, annotations=ANNOTATIONS))
     one, two, more = (digest(tmp_path / name) for name in ("one", "two", "more"))
     assert one == two
     del one["generation.json"]
@@ -146,12 +147,12 @@ def test_a_folder_keeps_its_renderer(shaded, tmp_path):
 
 
 def test_auto_takes_shaded_for_a_gpu_only(shaded, monkeypatch, tmp_path):
-    assert chosen("fast") == "fast"
-    assert chosen("auto") == ("shaded" if shaded.hardware() else "fast")
+    assert choose_renderer("fast") == "fast"
+    assert choose_renderer("auto") == ("shaded" if shaded.hardware() else "fast")
     monkeypatch.setattr(shaded, "driver", lambda: "Panda3D 1.10 NVIDIA H200/PCIe/SSE2, 4.6.0")
-    assert chosen("auto") == "shaded"
+    assert choose_renderer("auto") == "shaded"
     monkeypatch.setattr(shaded, "driver", lambda: "Panda3D 1.10 llvmpipe (LLVM 15), 4.5 Mesa")
-    assert chosen("auto") == "fast"
+    assert choose_renderer("auto") == "fast"
     done = run(1, "--out", tmp_path, "--size", 32, "--workers", 1, "--renderer", "shaded")
     assert done.returncode == 0 and ", shaded," in done.stdout and not done.stderr
 
@@ -164,14 +165,14 @@ def test_missing_opengl_is_one_sentence(shaded, monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", missing)
     with pytest.raises(SegError, match="libegl1, libgl1 and libgl1-mesa-dri"):
         shaded.driver()
-    assert chosen("auto") == "fast"
+    assert choose_renderer("auto") == "fast"
 
 
 def test_memory_stays_flat_in_the_shaded_renderer():
     import psutil
-    studio, used = Studio(Plan(seed=9, size=32, renderer="shaded", config=RoomConfig(close_up=0))), []
+    maker, used = PairMaker(Plan(seed=9, size=32, renderer="shaded", config=RoomConfig(close_up=0))), []
     for i in range(80):
-        studio.pair(i)
+        maker.pair(i)
         if i in (49, 79):
             used.append(psutil.Process().memory_info().rss)
     assert used[1] < used[0] * 1.05 + 4e6
@@ -200,9 +201,9 @@ def test_the_sun_shines_in_at_a_window_only(shaded):
 
 def test_no_image_is_badly_overexposed():
     "Pair 27 was half white: a close-up of a sunlit wall with a long exposure"
-    studio = Studio(Plan(seed=0, size=64, renderer="shaded", config=RoomConfig(effects=0.0)))
+    maker = PairMaker(Plan(seed=0, size=64, renderer="shaded", config=RoomConfig(effects=0.0)))
     for i in range(20, 32):
-        image, _ = studio.pair(i)
+        image, _ = maker.pair(i)
         white = (image.min(axis=2) >= 250).mean()
         assert white < .15, f"image {i}: {white:.0%} of it is white"
 

@@ -16,8 +16,8 @@ from PIL import Image
 pytest.importorskip("panda3d")
 
 from nbs_lib.core import SegError
-from nbs_lib.layouts import find_pairs
 from nbs_lib.labels import ROOM_LABELS
+from nbs_lib.layouts import find_pairs
 from virtual_room import Camera, Plan, RoomConfig, generate, make_room
 from virtual_room.export import run_lengths, seg_convert, to_coco
 from virtual_room.generate import seg_generate
@@ -198,8 +198,8 @@ CAMERAS = (Camera((3.4, .5, 1.6), (1.5, 2.5, .5), 75), Camera((.6, .5, 1.3), (2.
 def test_depth_and_normals_agree_with_rays(camera):
     from test_rooms import _box_room, _ray_cast
 
-    from virtual_room.render import Stage, _axes
-    room, renderer = _box_room(), Stage(96)
+    from virtual_room.render import FastRenderer, camera_axes
+    room, renderer = _box_room(), FastRenderer(96)
     renderer.show(room)
     seen, distance = _ray_cast(room, camera, 96, distances=True)
     depth, normals = renderer.geometry(camera)
@@ -210,7 +210,7 @@ def test_depth_and_normals_agree_with_rays(camera):
     assert np.allclose(np.linalg.norm(normals, axis=2), 1, atol=1e-4)
     floor = same & (seen == 0)
     assert floor.any()
-    assert np.allclose(normals[floor], _axes(camera)[:, 2], atol=1e-3)
+    assert np.allclose(normals[floor], camera_axes(camera)[:, 2], atol=1e-3)
 
 
 @pytest.mark.parametrize("index", range(8))

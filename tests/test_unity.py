@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MISSING = "Unity's pysolotools is not installed; run `make test-unity`"
-reader = pytest.importorskip("pysolotools.consumers", reason=MISSING)
-models = pytest.importorskip("pysolotools.core.models")
+pytest.importorskip("pysolotools.consumers", reason="Unity's pysolotools is not installed; run `make test-unity`")
 pytest.importorskip("panda3d")
+
+import pysolotools.consumers as reader
+import pysolotools.core.models as models
 
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Plan, generate
@@ -24,7 +25,7 @@ def read_ids(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("count", [8, 7])
 def test_unitys_reader_reads_our_solo(count, tmp_path):
     rooms, out = tmp_path / "rooms", tmp_path / "solo"
-    generate(count, rooms, Plan(seed=6, size=96, images_per_room=2, truth=("instances",)))
+    generate(count, rooms, Plan(seed=6, size=96, images_per_room=2, annotations=("instances",)))
     seg_convert(str(rooms), "solo", str(out))
     solo = reader.Solo(str(out))
     assert solo.categories() == dict(enumerate(ROOM_LABELS.codes[1:], 1))

@@ -6,7 +6,7 @@ A function a group of keys; each yields pairs of what it tried and whether that 
 import os
 import subprocess
 import time
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room.gltf import Gltf, check_gltf, is_inside, read_gltf
-from virtual_room.scene import Model, Part, Top
-from virtual_room.shapes import Mesh, as_mesh
+from virtual_room.scene import Model, Primitive, SupportSurface
+from virtual_room.shapes import Mesh, as_mesh, shape
 
 COLUMNS = ("file", "label", "scale", "up", "licence")
 # To our axes; glTF's front looks along +z, a z-up program's along -y
 UP = dict(y=[[-1, 0, 0], [0, 0, 1], [0, 1, 0]], z=[[-1, 0, 0], [0, -1, 0], [0, 0, 1]])
 MAX_TRIANGLES = 20_000  # of a model
 MAX_TEXTURE = 8192**2  # pixels
-THINNEST = .1  # metres that a model may be thick in any case
+THINNEST = .1  # meters that a model may be thick in any case
 LEVEL_SHARE = .6  # share of its footprint that a top must have to carry objects
-MARGIN = .03  # metres from the edge of a top to what stands on it
+MARGIN = .03  # meters from the edge of a top to what stands on it
 GAMMA = 2.2  # of sRGB, nearly
 
 
@@ -37,14 +38,14 @@ class Asset:
     "A usable model and its row of the mapping"
     path: str
     label: str
-    scale: float  # metres a unit; 0: as large as its place allows
+    scale: float  # meters a unit; 0: as large as its place allows
     up: str  # y or z
     licence: str
     sha256: str  # of the file and of those it needs
 
     @property
     def shape(self) -> tuple[str, ...]:
-        "How a part of a model names this asset's mesh"
+        "How a primitive names this asset's mesh"
         return "asset", self.path, self.up, self.sha256
 
 
@@ -123,7 +124,7 @@ def _scale(text: str) -> float:
     except ValueError:
         scale = -1.0
     if not 0 <= scale < np.inf:
-        raise SegError(f"its scale is '{text}', not metres a unit")
+        raise SegError(f"its scale is '{text}', not meters a unit")
     return scale
 
 
@@ -139,6 +140,12 @@ def _read(path: Path) -> Gltf:
         raise
     except Exception as e:  # whatever a damaged file makes its reader stumble over
         raise _no_model(e) from None
+
+
+@shape("asset")
+def asset_mesh(path: str, up: str, sha256: str) -> Mesh:
+    "The mesh of the shape that `Asset.shape` names; errors as for `load`"
+    return load(path, up, sha256)[0]
 
 
 def _no_model(e: Exception) -> SegError:
@@ -239,20 +246,20 @@ def stand_in(model: Model, asset: Asset) -> Model:
     largest = (np.maximum(model.size, THINNEST) / np.maximum(size, 1e-9)).min()
     scale = min(asset.scale or largest, largest)
     width, depth, height = np.maximum(size * scale, .002).tolist()
-    part = Part(asset.shape, (width, depth, height), (0.0, 0.0, height / 2))
-    tops = (_top(width, depth, height),) if model.tops and level(mesh) else ()
-    return Model(model.label, model.kind, (width, depth, height), (part,), tops)
+    whole = Primitive(asset.shape, (width, depth, height), (0.0, 0.0, height / 2))
+    supports = (_upper_side(width, depth, height),) if model.supports and level(mesh) else ()
+    return Model(model.label, model.kind, (width, depth, height), (whole,), supports)
 
 
-def _top(width: float, depth: float, height: float) -> Top:
-    "The upper side, but for a margin"
+def _upper_side(width: float, depth: float, height: float) -> SupportSurface:
+    "What small objects may stand on: the upper side, but for a margin"
     x, y = width / 2 - MARGIN, depth / 2 - MARGIN
-    return Top(-x, -y, x, y, height)
+    return SupportSurface(-x, -y, x, y, height)
 
 
 def level(mesh: Mesh) -> bool:
     "Is most of the footprint covered by triangles at the very top?"
-    corners = mesh.unit[mesh.tris]
+    corners = mesh.unit[mesh.triangles]
     high = corners[corners[..., 2].min(1) > .48]
     a = high[:, 1, :2] - high[:, 0, :2]
     b = high[:, 2, :2] - high[:, 0, :2]

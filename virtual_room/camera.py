@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from virtual_room.floorplan import OVERHEAD, walkable
-from virtual_room.scene import Camera, Range, Room, RoomConfig, SceneObject, Vec
+from virtual_room.scene import DEFAULT_CONFIG, Camera, Range, Room, RoomConfig, SceneObject, Vec
 
 Rng = np.random.Generator
 RARE = (
@@ -27,7 +27,7 @@ FLOOR_GAPS = ((.3, .28), (.15, .05), (.09, .09))  # meters to walls and objects:
 EFFECTS = ("blur", "vignette", "noise", "jpeg")
 
 
-def make_camera(room: Room, rng: Rng, config: RoomConfig = RoomConfig()) -> Camera:
+def make_camera(room: Room, rng: Rng, config: RoomConfig = DEFAULT_CONFIG) -> Camera:
     "A person's view from the walkable floor: of the room's middle with a deviation, or of a small object near by"
     development = _development(rng, config)
     candidates = [o for o in room.objects if o.label.startswith(CLOSE_UP_GROUPS) or o.label in RARE]

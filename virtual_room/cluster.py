@@ -6,10 +6,10 @@ Workers need this package and the folder under the same path. A worker that is l
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 

@@ -11,13 +11,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +26,13 @@ from nbs_lib.core import SegError, atomic_path, seg_command
 from nbs_lib.labels import ROOM_LABELS, write_labels
 from virtual_room.assets import read_assets
 from virtual_room.lock import folder_lock
-from virtual_room.pairs import PairMaker, choose_renderer, driver_of, worth_learning
-from virtual_room.plan import ANNOTATIONS, Plan
-from virtual_room.scene import RoomConfig, load_config, override
+from virtual_room.pairs import PairMaker, choose_renderer, driver_of
+from virtual_room.plan import Plan
+from virtual_room.scene import DEFAULT_CONFIG, load_config, override
 from virtual_room.writer import Folder, Manifest, Tally, ensure_pair, read_manifest, write_manifest
 
 DEFAULT_OUT = "Assets/Data~"
+DEFAULT_PLAN = Plan()
 MAX_PREVIEW = 48
 BATCHES_AHEAD = 4  # that wait for each worker
 WORKER_LOST = (
@@ -40,9 +42,6 @@ WORKER_LOST = (
 LOG_SECONDS, TERMINAL_SECONDS = 15, .5  # between two lines of progress
 
 Say = Callable[[str], None]
-
-Studio, TRUTHS, chosen = PairMaker, ANNOTATIONS, choose_renderer  # old names, removed at the merge
-__all__ = ["Plan", "Studio", "TRUTHS", "chosen", "generate", "seg_generate", "worth_learning"]
 
 
 # --- workers ------------------------------------------------------------------------------------------------------
@@ -170,7 +169,7 @@ class Change:
 def generate(
     count: int,
     out: str | Path = DEFAULT_OUT,
-    plan: Plan = Plan(),
+    plan: Plan = DEFAULT_PLAN,
     workers: int = 1,
     overwrite: bool = False,
     dask: str = "",
@@ -265,7 +264,7 @@ def seg_generate(
     shrink: bool = False,  # Remove pairs from number `n` on, where the folder holds more?
 ):
     "Draw `n` pairs of a room's image and its exact label mask; run again to go on or to get more."
-    room_config = override(load_config(config) if config else RoomConfig(), ranges)
+    room_config = override(load_config(config) if config else DEFAULT_CONFIG, ranges)
     plan = Plan(
         seed, size, images_per_room, room_config,
         annotations=tuple(truth.replace(",", " ").split()),

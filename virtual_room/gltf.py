@@ -10,9 +10,9 @@ import base64
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Iterator
 from urllib.parse import unquote
 
 import numpy as np

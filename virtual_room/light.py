@@ -6,7 +6,7 @@ Plain numpy, computed once a room; must not know the engine or how an image is d
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,14 +30,6 @@ class Surfaces:
     runs: list[Run]
     shadows: np.ndarray  # (S, 4, 3) float32, flat quads that darken what objects stand on
     seals: list[Seal]
-    colour: InitVar[np.ndarray | None] = None  # old name, removed at the merge
-
-    def __post_init__(self, colour: np.ndarray | None) -> None:
-        if isinstance(colour, np.ndarray):
-            object.__setattr__(self, "color", colour)
-
-
-Surfaces.colour = property(lambda self: self.color)  # old name, removed at the merge
 
 
 @dataclass(frozen=True)
@@ -71,9 +63,6 @@ def gain(room: Room, m: RoomMesh) -> float:
     some = np.flatnonzero(on_architecture(room, m.owner))[::4]
     mean = _light(room, m.position[some], m.normal[some], m.owner[some]).mean()
     return MEAN_WALL_LIGHT / float(mean)
-
-
-shape_of = build_mesh  # old name, removed at the merge
 
 
 def _light(room: Room, position: np.ndarray, normal: np.ndarray, owner: np.ndarray) -> np.ndarray:

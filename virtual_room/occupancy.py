@@ -80,6 +80,3 @@ def _occupy(grid: np.ndarray, middle: np.ndarray, half: np.ndarray, rotation: np
         inside = inside & (np.abs(own) <= half[i])
     x_range, y_range, z_range = (slice(a, b) for a, b in zip(low, high))
     grid[z_range, y_range, x_range][inside] = 255
-
-
-filled = occupied  # old name, removed at the merge

@@ -9,9 +9,10 @@ import numpy as np
 
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
+from virtual_room.camera import make_camera
 from virtual_room.lens import through_lens
 from virtual_room.plan import Plan
-from virtual_room.rooms import make_camera, make_room
+from virtual_room.rooms import make_room
 from virtual_room.scene import Room
 
 POSES, ROOMS = 8, 50  # poses tried in a room, and rooms tried for a pair
@@ -39,11 +40,11 @@ def driver_of(renderer: str) -> str:
 def make_renderer(plan: Plan):
     "The renderer of a plan; it loads the engine"
     if plan.renderer == "fast":
-        from virtual_room.render import Stage
-        return Stage(plan.size)
-    from virtual_room.shaded import Stage
+        from virtual_room.render import FastRenderer
+        return FastRenderer(plan.size)
+    from virtual_room.shaded import ShadedRenderer
     wants_geometry = {"depth", "normals"} & set(plan.annotations)
-    return Stage(plan.size, geometry=bool(wants_geometry))
+    return ShadedRenderer(plan.size, geometry=bool(wants_geometry))
 
 
 class PairMaker:
@@ -68,7 +69,7 @@ class PairMaker:
                 self.camera = make_camera(self.room, rng, self.plan.config)
                 mask = self.renderer.mask(self.camera)
                 if worth_learning(mask):
-                    return through_lens(self.renderer.picture(self.camera), self.camera, rng), mask
+                    return through_lens(self.renderer.image(self.camera), self.camera, rng), mask
         views = f"no view of {ROOMS} rooms shows {MIN_LABELS} labels for image {index}"
         raise SegError(f"{views}; widen the ranges of the room settings")
 
@@ -112,8 +113,8 @@ def describe_objects(instances: np.ndarray, room: Room, boxes: bool) -> list[dic
     "The objects in an instance mask (H, W), 0 for none: number, label, kind, pixels, perhaps box [x, y, width, height]"
     objects = []
     for i in np.unique(instances[instances > 0]).tolist():
-        found, thing = instances == i, room.things[i - 1]
-        row = dict(id=i, label=thing.label, kind=thing.model.kind, pixels=int(found.sum()))
+        found, shown = instances == i, room.objects[i - 1]
+        row = dict(id=i, label=shown.label, kind=shown.kind, pixels=int(found.sum()))
         if boxes:
             row["box"] = bounding_box(found)
         objects.append(row)

@@ -6,13 +6,13 @@ Must not know how rooms are made or drawn, nor files.
 from __future__ import annotations
 
 import json
-from dataclasses import InitVar, asdict, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room.assets import Asset, record
-from virtual_room.scene import RoomConfig
+from virtual_room.scene import DEFAULT_CONFIG, RoomConfig
 
 VERSION = 4  # of the rooms: raise it when the same seed gives other bytes
 RENDERERS = ("fast", "shaded")
@@ -26,16 +26,13 @@ class Plan:
     seed: int = 0
     size: int = 256  # width and height in pixels
     images_per_room: int = 1
-    config: RoomConfig = RoomConfig()
+    config: RoomConfig = DEFAULT_CONFIG
     annotations: tuple[str, ...] = ()  # some of ANNOTATIONS
     renderer: str = "fast"  # one of RENDERERS
     assets: tuple[Asset, ...] = ()  # models of one's own
     one_room: int | None = None  # the seed of the only room, as for `seg_walk --seed`; None: ever other rooms
-    truth: InitVar[tuple[str, ...] | None] = None  # old name, removed at the merge
 
-    def __post_init__(self, truth: tuple[str, ...] | None) -> None:
-        if truth is not None:
-            object.__setattr__(self, "annotations", truth)
+    def __post_init__(self) -> None:
         if self.renderer not in RENDERERS:
             raise SegError(f"--renderer is '{self.renderer}'; give auto, {' or '.join(RENDERERS)}")
         if not SMALLEST <= self.size <= LARGEST:

@@ -15,7 +15,7 @@ from panda3d import core as p3
 from nbs_lib.core import SegError
 from virtual_room.light import Surfaces, surfaces
 from virtual_room.panda import draw, look_through, textured, triangles, vertex_layout, vertex_table
-from virtual_room.renderer import MAX_OBJECTS, NEAR, curves, develop, label_table  # noqa: F401  (window takes `curves`)
+from virtual_room.renderer import MAX_OBJECTS, NEAR, develop, label_table
 from virtual_room.scene import Camera, Room
 
 SUPERSAMPLING = 2
@@ -185,11 +185,6 @@ class FastRenderer:
         node.hide(ANNOTATIONS)
         return pixels
 
-    picture = image  # old name, removed at the merge
-
-
-Stage = FastRenderer  # old name, removed at the merge
-
 
 class FacetScene:
     "The triangles of a room, each in the color of its number, before a camera of their own; made when first asked for"
@@ -253,9 +248,6 @@ def vertex_colors() -> p3.RenderState:
     "The state in which every vertex has its own color"
     smooth = p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MSmooth)
     return p3.RenderState.make(p3.ColorAttrib.makeVertex(), smooth)
-
-
-vertex_colours = vertex_colors  # old name, removed at the merge
 
 
 def _instance_state(i: int) -> p3.RenderState:
@@ -363,9 +355,6 @@ def camera_axes(camera: Camera) -> np.ndarray:
 
 def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
-
-
-_axes = camera_axes  # old name, removed at the merge
 
 
 def _facing_camera(corners: np.ndarray) -> np.ndarray:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from virtual_room.assets import Asset
-from virtual_room.camera import make_camera  # noqa: F401  (old place, removed at the merge)
 from virtual_room.furnishing import furnish, switch_on_lamps
 from virtual_room.furniture import draw_style
 from virtual_room.placement import Layout
-from virtual_room.scene import Light, Room, RoomConfig, Vec
+from virtual_room.scene import DEFAULT_CONFIG, Light, Room, RoomConfig, Vec
 from virtual_room.shell import build_shell, draw_outline, draw_sun
 
 
-def make_room(seed: int | list[int], config: RoomConfig = RoomConfig(), assets: tuple[Asset, ...] = ()) -> Room:
+def make_room(seed: int | list[int], config: RoomConfig = DEFAULT_CONFIG, assets: tuple[Asset, ...] = ()) -> Room:
     "The room of a seed; the same seed, ranges and models of one's own give the same room"
     rng = np.random.default_rng(seed)
     outline = draw_outline(rng, config)

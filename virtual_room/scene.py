@@ -69,8 +69,6 @@ class Model:
         "The same model with another label"
         return replace(self, label=label)
 
-    parts = property(lambda self: self.primitives)  # old name, removed at the merge
-    tops = property(lambda self: self.supports)  # old name, removed at the merge
 
 
 @dataclass(frozen=True)
@@ -156,8 +154,6 @@ class Room:
     lights: tuple[Light, ...]
     ambient: Vec  # linear
 
-    things = property(lambda self: self.objects)  # old name, removed at the merge
-
     @property
     def low(self) -> np.ndarray:
         "The least x and y (2,) of the outline"
@@ -176,9 +172,6 @@ class Room:
     def asdict(self) -> dict[str, Any]:
         "Nested dictionaries and tuples, ready for JSON"
         return asdict(self)
-
-
-Part, Top, Thing = Primitive, SupportSurface, SceneObject  # old names, removed at the merge
 
 
 @dataclass(frozen=True)
@@ -253,6 +246,9 @@ def _is_pair_in(value: Any, low: float, high: float) -> bool:
     return all(_is_number_in(v, low, high) for v in value) and value[0] <= value[1]
 
 
+DEFAULT_CONFIG = RoomConfig()
+
+
 def load_config(path: str | Path) -> RoomConfig:
     "Read a JSON object of settings; those it leaves out keep their defaults. Raises `SegError`"
     try:
@@ -263,7 +259,7 @@ def load_config(path: str | Path) -> RoomConfig:
     if not isinstance(values, dict):
         example = '{"width": [3, 5]}'
         raise SegError(f"the room settings {path} hold no JSON object; write {example}, for example.")
-    return _changed(RoomConfig(), values, str(path))
+    return _changed(DEFAULT_CONFIG, values, str(path))
 
 
 def override(config: RoomConfig, text: str) -> RoomConfig:
@@ -295,6 +291,3 @@ def rotation_2d(heading: float) -> np.ndarray:
     angle = np.radians(heading)
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, -sin], [sin, cos]])
-
-
-turned = rotation_2d  # old name, removed at the merge

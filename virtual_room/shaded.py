@@ -204,11 +204,6 @@ class ShadedRenderer:
         light, top = sums[..., 2::-1], 255 * TENT.sum() ** 2
         return develop(camera, light, top, meter(camera, light.max(axis=2) / top))
 
-    picture = image  # old name, removed at the merge
-
-
-Stage = ShadedRenderer  # old name, removed at the merge
-
 
 def strongest(room: Room) -> list[Light]:
     "The lights that are drawn, the strongest first: the sun, then by color and area"

@@ -25,7 +25,6 @@ class Mesh:
     triangles: np.ndarray  # (T, 3)
     tint: np.ndarray | None = None  # (V, 3) of a model with colors of its own
 
-    tris = property(lambda self: self.triangles)  # old name, removed at the merge
 
 
 def as_mesh(unit, normal, uv, triangles, inset=None, tint=None) -> Mesh:

@@ -5,7 +5,8 @@ How to add a piece, in one file:
 2. Write a function `(rng, style) -> Model` there that builds it of primitives (see `primitives`), front towards +y.
 3. Decorate it: `@furniture(label="furniture_bench", place=OnFloor(chance=WANTED))`; label "empty" is unlabelled.
 4. `place` says where, how often and after what it comes into a room; all rules are in `rules`.
-5. A new label needs its row in labels.csv (and `nbs_lib.labels.ROOM_LABELS`); raise `VERSION` of the generator. Nothing else.
+5. A new label needs its row in labels.csv (and `nbs_lib.labels.ROOM_LABELS`); raise `VERSION` of the generator.
+   Nothing else.
 
 A module of this folder registers its pieces when it is imported; all of them are imported below, by themselves.
 Must not know how a model is lit or drawn.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from virtual_room.assets import load
 from virtual_room.furniture.rules import Piece, Rule
 from virtual_room.scene import Model
-from virtual_room.shapes import Mesh, shape
 
 Make = Callable[..., Model]
 _PIECES: list[Piece] = []
@@ -37,9 +35,3 @@ def schedule() -> list[tuple[Rule, list[Piece]]]:
         for rule in piece.rules:
             shared.setdefault(id(rule), (rule, []))[1].append(piece)
     return sorted(shared.values(), key=lambda pair: pair[0].turn)
-
-
-@shape("asset")
-def asset_mesh(path: str, up: str, sha256: str) -> Mesh:
-    "The mesh of a model of one's own"
-    return load(path, up, sha256)[0]

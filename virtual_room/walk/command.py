@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from nbs_lib.core import SegError, seg_command
-from virtual_room.scene import RoomConfig, load_config
+from virtual_room.scene import DEFAULT_CONFIG, load_config
 from virtual_room.walk.script import play, read_script
 from virtual_room.walk.session import Walk, run
 
@@ -34,7 +34,7 @@ def seg_walk(
         steps = read_script(script)
     elif screenshot:
         steps = SETTLE
-    room_config = load_config(config) if config else RoomConfig()
+    room_config = load_config(config) if config else DEFAULT_CONFIG
     walk = Walk(server, seed, size, rate, room_config)
     start = time.perf_counter()
     try:

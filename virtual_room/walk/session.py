@@ -6,16 +6,17 @@ Must not know the engine (that is `window`) nor the protocol (that is `live`).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from textwrap import wrap
-from typing import Callable, Iterator
 
 import numpy as np
 
 from nbs_lib.labels import ROOM_LABELS
+from virtual_room.camera import make_camera
 from virtual_room.light import surfaces
-from virtual_room.rooms import make_camera, make_room
+from virtual_room.rooms import make_room
 from virtual_room.scene import RoomConfig
 from virtual_room.walk.live import LiveLabels, Prediction
 from virtual_room.walk.overlay import Overlay, groups_of
@@ -47,7 +48,7 @@ class Walk:
     "One person's walk; `close` it, or the engine fails when Python ends"
 
     def __init__(self, url: str, seed: int, size: int, rate: float, config: RoomConfig) -> None:
-        from virtual_room.render import Stage
+        from virtual_room.render import FastRenderer
         from virtual_room.walk.window import Window
         self.config = config
         self.overlay = Overlay()
@@ -57,7 +58,7 @@ class Walk:
         self.held_keys: set[str] = set()  # by a script, besides those of the keyboard
         self.seconds: list[float] = []  # that each frame took
         self.window = Window(size, TITLE)
-        self.renderer = Stage(size, supersampling=1)
+        self.renderer = FastRenderer(size, supersampling=1)
         self.live = LiveLabels(url, rate)
         self._actions = self._keys()
         self.enter(seed)
@@ -139,7 +140,7 @@ class Walk:
             self.press(key)
         self._move(seconds)
         if self.live.ready:
-            self.live.send(self.renderer.picture(self.camera))
+            self.live.send(self.renderer.image(self.camera))
         if self.live.prediction is not self.shown:
             self._show(self.live.prediction)
         self._write()

@@ -1,6 +1,6 @@
 """A real window on a room, with labels laid over it and lines of text; keys and mouse come back as names and numbers.
 
-The walkable counterpart of `render.Stage`. Must not know what keys mean, nor servers.
+The walkable counterpart of `render.FastRenderer`. Must not know what keys mean, nor servers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path
 from virtual_room.light import Surfaces
-from virtual_room.render import FAR, NEAR, assembled, curves, draw, software_pipe, vertex_colours
+from virtual_room.panda import draw
+from virtual_room.render import FAR, assembled, software_pipe, vertex_colors
+from virtual_room.renderer import NEAR, curves
 from virtual_room.scene import Camera
 
 LAYER = 512  # side of the texture that carries the labels: the software renderer wants powers of two
@@ -56,7 +58,7 @@ class Window:
         self.shown = self.root.attachNewNode("room")
         camera = p3.Camera("eye", p3.PerspectiveLens())
         camera.getLens().setNearFar(NEAR, FAR)
-        camera.setInitialState(vertex_colours())
+        camera.setInitialState(vertex_colors())
         self.eye = self.root.attachNewNode(camera)
         self.window.makeDisplayRegion().setCamera(self.eye)
 
@@ -123,8 +125,8 @@ class Window:
     def show(self, lit: Surfaces, camera: Camera) -> None:
         "Another room, its colors developed as the camera develops its images"
         self.shown.removeNode()
-        channels = [curve[lit.colour[:, i]] for i, curve in enumerate(curves(camera, 255))]
-        self.shown = assembled(replace(lit, colour=np.stack(channels, 1)))
+        channels = [curve[lit.color[:, i]] for i, curve in enumerate(curves(camera, 255))]
+        self.shown = assembled(replace(lit, color=np.stack(channels, 1)))
         self.shown.reparentTo(self.root)
 
     def look(self, camera: Camera) -> None:
