@@ -240,7 +240,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'nbs_lib.datasets.Pair.name': ('datasets.html#pair.name', 'nbs_lib/datasets.py'),
                                   'nbs_lib.datasets.SegData': ('datasets.html#segdata', 'nbs_lib/datasets.py'),
                                   'nbs_lib.datasets.SegData.__len__': ('datasets.html#segdata.__len__', 'nbs_lib/datasets.py'),
-                                  'nbs_lib.datasets.SegData.lone': ('datasets.html#segdata.lone', 'nbs_lib/datasets.py'),
                                   'nbs_lib.datasets.SegData.read': ('datasets.html#segdata.read', 'nbs_lib/datasets.py'),
                                   'nbs_lib.datasets.Unpaired': ('datasets.html#unpaired', 'nbs_lib/datasets.py'),
                                   'nbs_lib.datasets._channel_sums': ('datasets.html#_channel_sums', 'nbs_lib/datasets.py'),
