@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from glob import escape as glob_escape
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +69,15 @@ class SegData:
         "The i-th pair decoded: RGB Pillow image and uint8 mask (height, width) of the same size."
         return read_pair(self.pairs[i], self.labels, self.decoder)
 
+# %% ../nbs/03_datasets.ipynb #4a6275fd
+def _check_same_size(pair, image, mask):
+    "`SegError` unless an image and its mask have the same size."
+    height, width = mask.shape
+    if image.size != (width, height):
+        raise SegError(
+            f"{pair.mask} is {width}×{height} but its image {pair.image.name} is {image.width}×{image.height}; "
+            "bring both to one size (masks with nearest neighbour) or remove the pair")
+
 # %% ../nbs/03_datasets.ipynb #b1e7f034
 def read_pair(
     pair,           # A `Pair`
@@ -77,12 +87,13 @@ def read_pair(
     "RGB Pillow image and uint8 mask (height, width) of one `Pair`; `SegError` when their sizes differ."
     image = read_image(pair.image)
     mask = decode_mask(pair.mask, labels, decoder)
-    height, width = mask.shape
-    if image.size != (width, height):
-        raise SegError(
-            f"{pair.mask} is {width}×{height} but its image {pair.image.name} is {image.width}×{image.height}; "
-            "bring both to one size (masks with nearest neighbour) or remove the pair")
+    _check_same_size(pair, image, mask)
     return image, mask
+
+# %% ../nbs/03_datasets.ipynb #759ad5f0
+def _is_image_file(path):
+    "Is this a file of an image type, and neither hidden nor temporary?"
+    return path.suffix.lower() in IMAGE_TYPES and not path.name.startswith(".") and path.is_file()
 
 # %% ../nbs/03_datasets.ipynb #8b79e67b
 def image_files(
@@ -93,8 +104,7 @@ def image_files(
     if not folder.is_dir():
         hint = f"check the path, or make images with `seg_generate 200 --out {folder}`"
         raise SegError(f"the folder {folder} does not exist; {hint}")
-    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_TYPES and not f.name.startswith(".")]
-    return sorted(f for f in files if f.is_file())
+    return sorted(filter(_is_image_file, folder.iterdir()))
 
 # %% ../nbs/03_datasets.ipynb #f6803e93
 def _first_by_name(files, suffix=""):
@@ -120,40 +130,63 @@ def _same_but_for_spelling(a, b):
     same_numbers = _numbers(a) and _numbers(a) == _numbers(b)
     return same_numbers or _contains_name(a.stem, b.stem) or _contains_name(b.stem, a.stem)
 
+# %% ../nbs/03_datasets.ipynb #10500e80
+def _other_types(file, expected):
+    "The files beside `expected` with its name and any type, without `file`."
+    if not expected.parent.is_dir():
+        return []
+    return [f for f in expected.parent.glob(f"{glob_escape(expected.stem)}.*") if f != file]
+
 # %% ../nbs/03_datasets.ipynb #446b1f02
 def _find_unpaired(file, lacks, expected, others):
     "The `Unpaired` of a file, with the partner that is probably meant among `others`, or beside `expected`."
     meant = [other for other in others if _same_but_for_spelling(file, other)]
-    if not meant and expected.parent.is_dir():
-        meant = [f for f in expected.parent.glob(f"{glob_escape(expected.stem)}.*") if f != file]
+    meant = meant or _other_types(file, expected)
     return Unpaired(file, lacks, expected, meant[0] if len(meant) == 1 else None)
+
+# %% ../nbs/03_datasets.ipynb #9ee3dac2
+def _folder_of(files):
+    "The folder that files lie in; `?` where there are none."
+    return files[0].parent if files else Path("?")
+
+# %% ../nbs/03_datasets.ipynb #1664058c
+def _image_without_mask(file, pair, expected, left_masks):
+    "The `Unpaired` of an image; `pair` is the one of its name, or None."
+    if pair is None:
+        return _find_unpaired(file, "mask", expected, left_masks)
+    return Unpaired(file, "mask", pair.mask, twin=pair.image)
 
 # %% ../nbs/03_datasets.ipynb #0bf1cd8e
 def _images_without_masks(left, masks, left_masks, partners, suffix):
     "An `Unpaired` for each image in `left`; `partners` are the pairs by name."
-    folder = masks[0].parent if masks else Path("?")
+    folder = _folder_of(masks)
     found = []
     for file in left:
-        pair = partners.get(file.stem)
-        if pair:
-            found.append(Unpaired(file, "mask", pair.mask, twin=pair.image))
-        else:
-            found.append(_find_unpaired(file, "mask", folder/f"{file.stem}{suffix}.png", left_masks))
+        expected = folder/f"{file.stem}{suffix}.png"
+        found.append(_image_without_mask(file, partners.get(file.stem), expected, left_masks))
     return found
+
+# %% ../nbs/03_datasets.ipynb #17cfed94
+def _mask_without_image(file, pair, expected, left_images):
+    "The `Unpaired` of a mask; `pair` is the one of its name, or None."
+    if pair is None:
+        return _find_unpaired(file, "image", expected, left_images)
+    return Unpaired(file, "image", pair.image, twin=pair.mask)
+
+# %% ../nbs/03_datasets.ipynb #70443c10
+def _image_type(pairs):
+    "The file type of the first image of some pairs, `.png` where there are none."
+    return next((pair.image.suffix for pair in pairs), ".png")
 
 # %% ../nbs/03_datasets.ipynb #6bd4adca
 def _masks_without_images(left, images, left_images, partners, suffix):
     "An `Unpaired` for each mask in `left`; `partners` are the pairs by name."
-    folder = images[0].parent if images else Path("?")
-    image_type = next((pair.image.suffix for pair in partners.values()), ".png")
+    folder, image_type = _folder_of(images), _image_type(partners.values())
     found = []
     for file in left:
         name = file.stem.removesuffix(suffix)
-        pair = partners.get(name)
-        if pair:
-            found.append(Unpaired(file, "image", pair.image, twin=pair.mask))
-        else:
-            found.append(_find_unpaired(file, "image", folder/f"{name}{image_type}", left_images))
+        expected = folder/f"{name}{image_type}"
+        found.append(_mask_without_image(file, partners.get(name), expected, left_images))
     return found
 
 # %% ../nbs/03_datasets.ipynb #474c1b11
@@ -162,15 +195,24 @@ class Joined(NamedTuple):
     pairs: tuple    # of `Pair`
     unpaired: tuple # of `Unpaired`
 
+# %% ../nbs/03_datasets.ipynb #89a7fa58
+def _left_over(files, used):
+    "The files that are not used, in order."
+    return [file for file in files if file not in used]
+
 # %% ../nbs/03_datasets.ipynb #51128f9c
 def _unpaired_files(images, masks, pairs, suffix):
     "The `Unpaired` among images and masks: images first."
-    used = {p.image for p in pairs} | {p.mask for p in pairs}
-    partners = {p.name: p for p in pairs}
-    left_images = [file for file in images if file not in used]
-    left_masks = [file for file in masks if file not in used]
+    used = {pair.image for pair in pairs} | {pair.mask for pair in pairs}
+    left_images, left_masks = _left_over(images, used), _left_over(masks, used)
+    partners = {pair.name: pair for pair in pairs}
     found = _images_without_masks(left_images, masks, left_masks, partners, suffix)
     return tuple(found + _masks_without_images(left_masks, images, left_images, partners, suffix))
+
+# %% ../nbs/03_datasets.ipynb #6aa3a055
+def _no_group(name):
+    "The group of an image where groups are not known."
+    return None
 
 # %% ../nbs/03_datasets.ipynb #9e1887e8
 def join_pairs(
@@ -181,11 +223,25 @@ def join_pairs(
     split=None, # 'train', 'valid' or 'test' for all of them
 ):
     "`Joined`: pairs by name, and the files that are in none."
-    mask_of = _first_by_name(masks, suffix)
-    image_of = {name: image for name, image in _first_by_name(images).items() if name in mask_of}
-    group = group or (lambda name: None)
-    pairs = tuple(Pair(image, mask_of[name], group(name), split) for name, image in image_of.items())
+    image_of, mask_of = _first_by_name(images), _first_by_name(masks, suffix)
+    names = [name for name in image_of if name in mask_of]
+    group = group or _no_group
+    pairs = tuple(Pair(image_of[name], mask_of[name], group(name), split) for name in names)
     return Joined(pairs, _unpaired_files(images, masks, pairs, suffix))
+
+# %% ../nbs/03_datasets.ipynb #dbe4baaf
+def _twin_sentence(u):
+    "What is wrong where two files of one name want one partner, and what to do."
+    return (f"{u.twin} and {u.file} have one name, so both want {u.expected.name} as their {u.lacks}; "
+            f"remove one of them, or rename it and give it its own {u.lacks}")
+
+# %% ../nbs/03_datasets.ipynb #8fc01f35
+def _partner_remedy(u):
+    "What to do about a file without a partner, after a mark."
+    if u.meant:
+        return f"; {u.meant.name} is probably meant, rename it"
+    own = "mask" if u.lacks == "image" else "image"
+    return f". Add it or remove the {own}"
 
 # %% ../nbs/03_datasets.ipynb #82ebe062
 def unpaired_sentence(
@@ -195,13 +251,10 @@ def unpaired_sentence(
     "What is wrong with a file that has no partner, and what to do."
     u = unpaired
     if u.twin:
-        return (f"{u.twin} and {u.file} have one name, so both want {u.expected.name} as their {u.lacks}; "
-                f"remove one of them, or rename it and give it its own {u.lacks}")
+        return _twin_sentence(u)
     more = f" (nor have {others} others)" if others else ""
-    own = "mask" if u.lacks == "image" else "image"
-    cause = f"; {u.meant.name} is probably meant, rename it" if u.meant else f". Add it or remove the {own}"
     place = f"expected to be named {u.expected.name} in {u.expected.parent}"
-    return f"{u.file} has no {u.lacks}{more}; the {u.lacks} is {place}{cause}"
+    return f"{u.file} has no {u.lacks}{more}; the {u.lacks} is {place}{_partner_remedy(u)}"
 
 # %% ../nbs/03_datasets.ipynb #3ce70acd
 def check_paired(
@@ -253,17 +306,29 @@ def _the_only(data, name, found):
         raise SegError(f"{name!r} may be {paths[0]} and {paths[1]} in {data.root}; give the path")
     return found[0]
 
+# %% ../nbs/03_datasets.ipynb #0ea4f68b
+def _places(data):
+    "{name: indices of its pairs}, both for the name of an image and for its path."
+    found = {}
+    for i, pair in enumerate(data.pairs):
+        for key in (pair.name, _path_below(data, pair)):
+            found.setdefault(key, []).append(i)
+    return found
+
 # %% ../nbs/03_datasets.ipynb #b92eb4a5
 def find_names(
     data,  # A `SegData`
     names, # Names as in `pair_names`; a path below the data set's folder is always understood
 ):
     "{name: index of its pair}; `SegError` where a name belongs to no pair, or to several."
-    places = {}
-    for i, pair in enumerate(data.pairs):
-        for key in (pair.name, _path_below(data, pair)):
-            places.setdefault(key, []).append(i)
+    places = _places(data)
     return {name: _the_only(data, name, places.get(name, [])) for name in names}
+
+# %% ../nbs/03_datasets.ipynb #7c39a856
+def _are_grouped(data):
+    "Is the group of every pair known, and is there more than one?"
+    groups = {pair.group for pair in data.pairs}
+    return None not in groups and len(groups) > 1
 
 # %% ../nbs/03_datasets.ipynb #9b6b0c0f
 def split_rule(
@@ -273,11 +338,9 @@ def split_rule(
     "How a data set is split: 'names', 'data set', 'group' or 'order'."
     if names is not None:
         return "names"
-    splits = {pair.split for pair in data.pairs}
-    if splits & {"valid", "test"}:
+    if any(pair.split in ("valid", "test") for pair in data.pairs):
         return "data set"
-    groups = {pair.group for pair in data.pairs}
-    return "group" if None not in groups and len(groups) > 1 else "order"
+    return "group" if _are_grouped(data) else "order"
 
 # %% ../nbs/03_datasets.ipynb #ce4adce8
 def read_names(
@@ -289,31 +352,46 @@ def read_names(
     lines = Path(names).read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
+# %% ../nbs/03_datasets.ipynb #8441c131
+def _shuffled(values, seed):
+    "The values sorted, then shuffled by a seed."
+    values = sorted(values)
+    random.Random(seed).shuffle(values)
+    return values
+
 # %% ../nbs/03_datasets.ipynb #37e28f75
 def _draw_groups(pairs, valid, seed):
     "Indices of whole groups drawn by a seed, until they hold the share `valid` of the pairs; one group is left over."
     sizes = Counter(pair.group for pair in pairs)
-    groups = sorted(sizes)
-    random.Random(seed).shuffle(groups)
     chosen, n = set(), 0
-    for group in groups[:-1]:
+    for group in _shuffled(sizes, seed)[:-1]:
         if n >= valid*len(pairs):
             break
         chosen.add(group)
         n += sizes[group]
     return {i for i, pair in enumerate(pairs) if pair.group in chosen}
 
+# %% ../nbs/03_datasets.ipynb #3bc19f91
+def _indices_of_split(data, split):
+    "The set of indices of the pairs that the data set itself puts in a split."
+    return {i for i, pair in enumerate(data.pairs) if pair.split == split}
+
+# %% ../nbs/03_datasets.ipynb #d5ced896
+def _last_indices(n, share):
+    "The set of the last of n indices, a share of them, one at least."
+    return set(range(n - max(1, round(share*n)), n))
+
 # %% ../nbs/03_datasets.ipynb #fa9945dd
 def _validation_indices(data, valid, seed, names):
     "The set of indices to validate on."
-    rule, n = split_rule(data, names), len(data)
+    rule = split_rule(data, names)
     if rule == "names":
         return set(find_names(data, read_names(names)).values())
     if rule == "data set":
-        return {i for i, pair in enumerate(data.pairs) if pair.split == "valid"}
+        return _indices_of_split(data, "valid")
     if rule == "group":
         return _draw_groups(data.pairs, valid, seed)
-    return set(range(n - max(1, round(valid*n)), n))
+    return _last_indices(len(data), valid)
 
 # %% ../nbs/03_datasets.ipynb #3356d138
 def only_for_judging(
@@ -321,6 +399,20 @@ def only_for_judging(
 ):
     "Does the data set itself say that none of its pairs is to be trained on?"
     return bool(data.pairs) and all(pair.split in ("valid", "test") for pair in data.pairs)
+
+# %% ../nbs/03_datasets.ipynb #1c5d035b
+def _check_has_training_pairs(data):
+    "`SegError` where the data set says itself that none of its pairs is to be trained on."
+    if only_for_judging(data):
+        raise SegError(f"{data.root} holds only pairs to judge a model on (its own split says so), none to train on; "
+                       "score a model with `seg_eval`, or train on other data")
+
+# %% ../nbs/03_datasets.ipynb #5a9e4e39
+def _check_split(data, train, valid):
+    "`SegError` where one side of a split is empty."
+    if not train or not valid:
+        raise SegError(f"{data.root} gives {len(train)} pairs to train on and {len(valid)} to validate on; "
+                       "both need at least one, add pairs or name others")
 
 # %% ../nbs/03_datasets.ipynb #0dfc4b12
 def split_pairs(
@@ -330,15 +422,12 @@ def split_pairs(
     names=None, # Names to validate on, see `pair_names`, or a text file with one name a line
 ):
     "Indices of training and validation pairs, (train, valid), sorted, neither empty; no group on both sides."
-    if names is None and only_for_judging(data):
-        raise SegError(f"{data.root} holds only pairs to judge a model on (its own split says so), none to train on; "
-                       "score a model with `seg_eval`, or train on other data")
+    if names is None:
+        _check_has_training_pairs(data)
     chosen = _validation_indices(data, valid, seed, names)
-    never = {i for i, pair in enumerate(data.pairs) if pair.split == "test"}
-    train = [i for i in range(len(data)) if i not in chosen | never]
-    if not train or not chosen:
-        raise SegError(f"{data.root} gives {len(train)} pairs to train on and {len(chosen)} to validate on; "
-                       "both need at least one, add pairs or name others")
+    not_trained = chosen | _indices_of_split(data, "test")
+    train = [i for i in range(len(data)) if i not in not_trained]
+    _check_split(data, train, chosen)
     return train, sorted(chosen)
 
 # %% ../nbs/03_datasets.ipynb #44530fa6
@@ -392,6 +481,19 @@ def _channel_sums(path, size):
     pixels = np.asarray(read_image(path).resize((size, size)), np.float64).reshape(-1, 3)/255
     return pixels.sum(0), (pixels*pixels).sum(0)
 
+# %% ../nbs/03_datasets.ipynb #a11f36ba
+def _evenly_spread(items, most):
+    "At most so many of the items, evenly spread."
+    step = -(-len(items)//most)
+    return items[::step]
+
+# %% ../nbs/03_datasets.ipynb #c9c8c637
+def _mean_and_deviation(total, squares, n):
+    "Mean and standard deviation of n values each, from their sums and their sums of squares, as two lists."
+    mean = total/n
+    variance = np.maximum(squares/n - mean**2, 1e-6)
+    return mean.tolist(), np.sqrt(variance).tolist()
+
 # %% ../nbs/03_datasets.ipynb #e0f86c30
 def channel_stats(
     paths,     # Image files, the training ones
@@ -402,12 +504,8 @@ def channel_stats(
     paths = list(paths)
     if not paths:
         raise SegError("no images to measure the statistics of; the training part is empty")
-    step = -(-len(paths)//most)
-    paths = paths[::step]
+    paths = _evenly_spread(paths, most)
     with ThreadPoolExecutor() as pool:
-        sums = list(pool.map(lambda path: _channel_sums(path, size), paths))
+        sums = list(pool.map(partial(_channel_sums, size=size), paths))
     total, squares = np.sum(sums, axis=0)
-    n = len(paths)*size*size
-    mean = total/n
-    variance = np.maximum(squares/n - mean**2, 1e-6)
-    return mean.tolist(), np.sqrt(variance).tolist()
+    return _mean_and_deviation(total, squares, len(paths)*size*size)
