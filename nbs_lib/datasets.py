@@ -95,6 +95,12 @@ def _is_image_file(path):
     "Is this a file of an image type, and neither hidden nor temporary?"
     return path.suffix.lower() in IMAGE_TYPES and not path.name.startswith(".") and path.is_file()
 
+# %% ../nbs/03_datasets.ipynb #ab322b9e
+def _missing_folder(folder):
+    "The `SegError` where a folder of images is missing."
+    hint = f"check the path, or make images with `seg_generate 200 --out {folder}`"
+    return SegError(f"the folder {folder} does not exist; {hint}")
+
 # %% ../nbs/03_datasets.ipynb #8b79e67b
 def image_files(
     folder, # A folder
@@ -102,8 +108,7 @@ def image_files(
     "The image files in `folder`, sorted by name; hidden and temporary files are left out."
     folder = Path(folder)
     if not folder.is_dir():
-        hint = f"check the path, or make images with `seg_generate 200 --out {folder}`"
-        raise SegError(f"the folder {folder} does not exist; {hint}")
+        raise _missing_folder(folder)
     return sorted(filter(_is_image_file, folder.iterdir()))
 
 # %% ../nbs/03_datasets.ipynb #f6803e93
@@ -214,6 +219,12 @@ def _no_group(name):
     "The group of an image where groups are not known."
     return None
 
+# %% ../nbs/03_datasets.ipynb #4c267b12
+def _pairs_by_name(image_of, mask_of, group, split):
+    "The `Pair`s of {name: image} and {name: mask}, in the order of the images."
+    names = [name for name in image_of if name in mask_of]
+    return tuple(Pair(image_of[name], mask_of[name], group(name), split) for name in names)
+
 # %% ../nbs/03_datasets.ipynb #9e1887e8
 def join_pairs(
     images,     # Image files
@@ -224,9 +235,7 @@ def join_pairs(
 ):
     "`Joined`: pairs by name, and the files that are in none."
     image_of, mask_of = _first_by_name(images), _first_by_name(masks, suffix)
-    names = [name for name in image_of if name in mask_of]
-    group = group or _no_group
-    pairs = tuple(Pair(image_of[name], mask_of[name], group(name), split) for name in names)
+    pairs = _pairs_by_name(image_of, mask_of, group or _no_group, split)
     return Joined(pairs, _unpaired_files(images, masks, pairs, suffix))
 
 # %% ../nbs/03_datasets.ipynb #dbe4baaf
@@ -296,14 +305,19 @@ def pair_names(
     count = Counter(pair.name for pair in data.pairs)
     return [pair.name if count[pair.name] == 1 else _path_below(data, pair) for pair in data.pairs]
 
+# %% ../nbs/03_datasets.ipynb #705e6005
+def _too_many(data, name, found):
+    "The `SegError` where a name belongs to several pairs."
+    paths = [_path_below(data, data.pairs[i]) for i in found]
+    return SegError(f"{name!r} may be {paths[0]} and {paths[1]} in {data.root}; give the path")
+
 # %% ../nbs/03_datasets.ipynb #2714c680
 def _the_only(data, name, found):
     "The only index in `found`, the places of a name; `SegError` where there is none, or several."
     if not found:
         raise SegError(f"{name!r} is not among the {len(data)} images of {data.root}")
     if len(found) > 1:
-        paths = [_path_below(data, data.pairs[i]) for i in found]
-        raise SegError(f"{name!r} may be {paths[0]} and {paths[1]} in {data.root}; give the path")
+        raise _too_many(data, name, found)
     return found[0]
 
 # %% ../nbs/03_datasets.ipynb #0ea4f68b
@@ -359,16 +373,22 @@ def _shuffled(values, seed):
     random.Random(seed).shuffle(values)
     return values
 
+# %% ../nbs/03_datasets.ipynb #89d02dbe
+def _chosen_groups(sizes, valid, seed):
+    "The groups drawn by a seed from {group: pairs}, until they hold the share `valid`; one group is left over."
+    chosen, n = set(), 0
+    for group in _shuffled(sizes, seed)[:-1]:
+        if n >= valid*sizes.total():
+            break
+        chosen.add(group)
+        n += sizes[group]
+    return chosen
+
 # %% ../nbs/03_datasets.ipynb #37e28f75
 def _draw_groups(pairs, valid, seed):
     "Indices of whole groups drawn by a seed, until they hold the share `valid` of the pairs; one group is left over."
     sizes = Counter(pair.group for pair in pairs)
-    chosen, n = set(), 0
-    for group in _shuffled(sizes, seed)[:-1]:
-        if n >= valid*len(pairs):
-            break
-        chosen.add(group)
-        n += sizes[group]
+    chosen = _chosen_groups(sizes, valid, seed)
     return {i for i, pair in enumerate(pairs) if pair.group in chosen}
 
 # %% ../nbs/03_datasets.ipynb #3bc19f91
@@ -435,6 +455,11 @@ def _names_hash(names):
     "SHA-256 of a list of names, whatever their order."
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
+# %% ../nbs/03_datasets.ipynb #a5d42369
+def _trained_names(data, names, held):
+    "Names of the pairs that are trained on: neither held out nor of a test part."
+    return [names[i] for i, pair in enumerate(data.pairs) if i not in held and pair.split != "test"]
+
 # %% ../nbs/03_datasets.ipynb #8790c00d
 def split_record(
     data,      # A `SegData`
@@ -445,9 +470,9 @@ def split_record(
 ):
     "What a model remembers of its split, as plain data: rule, valid (the share), seed, names and train_sha256."
     names, held = pair_names(data), set(valid)
-    trained = [names[i] for i, pair in enumerate(data.pairs) if i not in held and pair.split != "test"]
+    trained = _names_hash(_trained_names(data, names, held))
     held_names = sorted(names[i] for i in held)
-    return {"rule": rule, "valid": share, "seed": seed, "names": held_names, "train_sha256": _names_hash(trained)}
+    return {"rule": rule, "valid": share, "seed": seed, "names": held_names, "train_sha256": trained}
 
 # %% ../nbs/03_datasets.ipynb #c81f8a65
 def held_out(

@@ -385,18 +385,27 @@ def _folders_below(root, depth):
         folders += [folder for folder in below if _is_inside(folder.relative_to(root).parts)]
     return folders
 
+# %% ../nbs/04_layouts.ipynb #60fc1f2e
+def _other_words(words):
+    "The words that say neither image nor mask."
+    return tuple(word for word in words if word not in MASK_WORDS | IMAGE_WORDS)
+
 # %% ../nbs/04_layouts.ipynb #a52ea87e
 def _image_folder(folder, root):
     "The `ImageFolder` of a folder below a root."
     words = _words(folder.relative_to(root))
-    key = tuple(word for word in words if word not in MASK_WORDS | IMAGE_WORDS)
-    return ImageFolder(folder, bool(MASK_WORDS & set(words)), key)
+    return ImageFolder(folder, not MASK_WORDS.isdisjoint(words), _other_words(words))
+
+# %% ../nbs/04_layouts.ipynb #8371e202
+def _has_images(folder):
+    "Is this a folder with image files in it?"
+    return folder.is_dir() and bool(image_files(folder))
 
 # %% ../nbs/04_layouts.ipynb #2bd7e99a
 def _image_folders(root, depth=3):
     "The `ImageFolder`s in and below a folder."
-    folders = _folders_below(root, depth)
-    return [_image_folder(folder, root) for folder in folders if folder.is_dir() and image_files(folder)]
+    folders = filter(_has_images, _folders_below(root, depth))
+    return [_image_folder(folder, root) for folder in folders]
 
 # %% ../nbs/04_layouts.ipynb #2feddb41
 def _split_of(words):
@@ -505,11 +514,17 @@ def _without_partner(file_of, other_of, lacks, expected):
     "The `Unpaired` files of {key: file} whose key is not in the other one."
     return [Unpaired(file, lacks, expected) for key, file in file_of.items() if key not in other_of]
 
+# %% ../nbs/04_layouts.ipynb #7a4775d4
+def _pairs_by_key(image_of, mask_of, split):
+    "The `Pair`s of {key: image} and {key: mask}, in the order of the images."
+    keys = [key for key in image_of if key in mask_of]
+    return tuple(Pair(image_of[key], mask_of[key], split=split) for key in keys)
+
 # %% ../nbs/04_layouts.ipynb #bcd6eb04
 def _joined_by_keys(images, masks, image_keys, mask_keys, split):
     "`Joined` of the images and masks with equal keys."
     image_of, mask_of = dict(zip(image_keys, images)), dict(zip(mask_keys, masks))
-    pairs = tuple(Pair(image_of[key], mask_of[key], split=split) for key in image_of if key in mask_of)
+    pairs = _pairs_by_key(image_of, mask_of, split)
     if not (pairs and _are_unique(image_keys) and _are_unique(mask_keys)):
         raise _names_do_not_say(images, masks)
     unpaired = _without_partner(image_of, mask_of, "mask", pairs[0].mask)
@@ -520,6 +535,12 @@ def _joined_by_keys(images, masks, image_keys, mask_keys, split):
 def _most_match(joined, images, masks):
     "Is at least half of what could be pairs joined?"
     return 2*len(joined.pairs) >= min(len(images), len(masks))
+
+# %% ../nbs/04_layouts.ipynb #00b04c8c
+def _join_by_telling_words(images, masks, split):
+    "`Joined` by what tells the names of the images apart, and those of the masks."
+    image_keys, mask_keys = _distinct_keys(images, masks), _distinct_keys(masks, images)
+    return _joined_by_keys(images, masks, image_keys, mask_keys, split)
 
 # %% ../nbs/04_layouts.ipynb #3eab9117
 def join_by_words(
@@ -533,7 +554,7 @@ def join_by_words(
         return joined
     if len(images) == len(masks) == 1:
         return _joined_by_keys(images, masks, [""], [""], split)
-    return _joined_by_keys(images, masks, _distinct_keys(images, masks), _distinct_keys(masks, images), split)
+    return _join_by_telling_words(images, masks, split)
 
 # %% ../nbs/04_layouts.ipynb #4e20d76f
 def _mask_ending(file):
@@ -541,18 +562,28 @@ def _mask_ending(file):
     found = re.search(r"[_\-. ]([A-Za-z]+)$", file.stem)
     return found[0] if found and found[1].lower() in MASK_WORDS else None
 
+# %% ../nbs/04_layouts.ipynb #488d7569
+def _usual_ending(files):
+    "The most frequent ending that says a file is a mask; None where no name has one."
+    endings = Counter(filter(None, map(_mask_ending, files)))
+    return max(endings, key=endings.get, default=None)
+
+# %% ../nbs/04_layouts.ipynb #e1a9b882
+def _join_by_ending(files, ending):
+    "`Joined` of the files of one folder, where masks have an ending and images have none."
+    masks = [file for file in files if file.stem.endswith(ending)]
+    images = [file for file in files if not file.stem.endswith(ending)]
+    return join_pairs(images, masks, ending)
+
 # %% ../nbs/04_layouts.ipynb #bba5ade2
 def join_one_folder(
     files, # Image files of one folder, images and masks together
 ):
     "`Joined` where a mask's name is its image's with a word like `mask` after it; empty where no name ends so."
-    endings = Counter(filter(None, map(_mask_ending, files)))
-    if not endings:
+    ending = _usual_ending(files)
+    if ending is None:
         return Joined((), ())
-    suffix = endings.most_common(1)[0][0]
-    masks = [file for file in files if file.stem.endswith(suffix)]
-    images = [file for file in files if not file.stem.endswith(suffix)]
-    return join_pairs(images, masks, suffix)
+    return _join_by_ending(files, ending)
 
 # %% ../nbs/04_layouts.ipynb #b8e54126
 class Stored(NamedTuple):
@@ -604,15 +635,19 @@ def _stored_or_none(file):
 # %% ../nbs/04_layouts.ipynb #75269685
 def _without_outliers(found):
     "The `Stored` that do not hold far more values than most."
-    usual = np.median([len(stored.values) for stored in found] or [0])
-    return [stored for stored in found if len(stored.values) <= max(8, 3*usual)]
+    most = max(8, 3*np.median([len(stored.values) for stored in found] or [0]))
+    return [stored for stored in found if len(stored.values) <= most]
+
+# %% ../nbs/04_layouts.ipynb #61d9686b
+def _all_readable(masks):
+    "The `Stored` values of the mask files, without those that are damaged."
+    with ThreadPoolExecutor() as pool:
+        return list(filter(None, pool.map(_stored_or_none, masks)))
 
 # %% ../nbs/04_layouts.ipynb #73ba6ca1
 def _read_stored(masks):
     "The `Stored` values of the mask files, without those that are damaged or hold far more values than most."
-    with ThreadPoolExecutor() as pool:
-        readable = filter(None, pool.map(_stored_or_none, masks))
-        found = _without_outliers(list(readable))
+    found = _without_outliers(_all_readable(masks))
     if not found:
         raise SegError(f"none of the {len(masks)} masks can be read, {masks[0]} is the first; see `seg_check`")
     return found
@@ -644,12 +679,17 @@ def _are_label_numbers(values):
     smallest_gap = min(np.diff(labels), default=1)
     return bool(smallest_gap < 8 and labels[-1] < 254 and values != [0, IGNORE])
 
-# %% ../nbs/04_layouts.ipynb #b0355688
-def _check_numbers(values, folder):
-    "`SegError` where sorted numbers cannot be labels."
+# %% ../nbs/04_layouts.ipynb #117fb538
+def _check_not_all_void(values, folder):
+    "`SegError` where the masks hold nothing but void."
     if values == [IGNORE]:
         raise SegError(f"every pixel of the masks in {folder} is 255 (void), so there is nothing to learn; "
                        "if 255 is a label, say labels=a labels.csv")
+
+# %% ../nbs/04_layouts.ipynb #b0355688
+def _check_numbers(values, folder):
+    "`SegError` where sorted numbers cannot be labels."
+    _check_not_all_void(values, folder)
     if not _are_label_numbers(values) and len(values) > 254:
         raise SegError(f"the masks in {folder} hold {len(values)} different numbers, up to {values[-1]}, "
                        "too many for labels; say labels=a labels.csv, or correct the masks")
@@ -668,12 +708,17 @@ def _number_background(values):
     "The value of the background among sorted numbers: 0 where it occurs, else None."
     return 0 if values[0] == 0 else None
 
+# %% ../nbs/04_layouts.ipynb #be3d1601
+def _label_count(values, names):
+    "How many labels sorted numbers count: up to the largest that is not void, and as many as there are names."
+    largest = max(v for v in values if v != IGNORE)
+    return max(largest + 1, len(names))
+
 # %% ../nbs/04_layouts.ipynb #46c156f3
 def _counted_labels(values, names):
     "The `LabelSet` of sorted numbers that count the labels: all numbers from 0 on are labels."
-    largest = max(v for v in values if v != IGNORE)
-    numbers = list(range(max(largest + 1, len(names))))
-    return LabelSet(_names_of(numbers, names), bit_colors(len(numbers)), (IGNORE,), _number_background(values))
+    n = _label_count(values, names)
+    return LabelSet(_names_of(list(range(n)), names), bit_colors(n), (IGNORE,), _number_background(values))
 
 # %% ../nbs/04_layouts.ipynb #c08d01a7
 def _number_labels(values, names, folder):
@@ -707,10 +752,15 @@ def _channel_values(values):
     channels = zip(*map(_unpack, values))
     return {channel: sorted(set(numbers)) for channel, numbers in zip(CHANNELS, channels)}
 
+# %% ../nbs/04_layouts.ipynb #8034cd63
+def _used_channels(channels):
+    "The channels that hold more than zeros."
+    return [channel for channel, values in channels.items() if values != [0]]
+
 # %% ../nbs/04_layouts.ipynb #f7659607
 def _number_channel(channels):
     "The only channel that is used, if its numbers are small enough for labels; else None."
-    used = [channel for channel, values in channels.items() if values != [0]]
+    used = _used_channels(channels)
     if len(used) == 1 and channels[used[0]][-1] < 64:
         return used[0]
     return None
@@ -741,6 +791,12 @@ def _reading_of_numbers(values, names, decoder, folder, where):
     labels = _number_labels(values, names, folder)
     return MaskReading(labels, decoder, f"{where} the numbers {_few(values)}")
 
+# %% ../nbs/04_layouts.ipynb #5eaa3e92
+def _color_reading(values, names):
+    "The `MaskReading` where each of the packed colors is a label."
+    note = f"masks hold {len(values)} colors, each a label"
+    return MaskReading(_color_labels(values, names), "color", note)
+
 # %% ../nbs/04_layouts.ipynb #04163c97
 def _guess_from_colors(values, names, decoder, folder):
     "The `MaskReading` of sorted packed colors."
@@ -751,8 +807,7 @@ def _guess_from_colors(values, names, decoder, folder):
         return _reading_of_numbers(channels[channel], names, channel, folder, where)
     if len(values) > 254:
         raise _too_many_colors(values, channels, folder)
-    note = f"masks hold {len(values)} colors, each a label"
-    return MaskReading(_color_labels(values, names), "color", note)
+    return _color_reading(values, names)
 
 # %% ../nbs/04_layouts.ipynb #c5d5d722
 def guess_table(
@@ -960,15 +1015,6 @@ def _not_a_data_set(root, layout):
         return f"{root} is not a data set itself but holds {', '.join(inside)}; name one of them"
     return _not_plain(root)
 
-# %% ../nbs/04_layouts.ipynb #acb7c88a
-def _check_request(root, layout):
-    "`SegError` where the folder is missing or the layout unknown."
-    if not root.is_dir():
-        hint = f"check the path, or make rooms with `seg_generate 200 --out {root}`"
-        raise SegError(f"the folder {root} does not exist; {hint}")
-    if layout not in ("auto", *LAYOUTS):
-        raise SegError(f"there is no layout {layout!r}; take auto, {', '.join(LAYOUTS)}")
-
 # %% ../nbs/04_layouts.ipynb #e3d7d19d
 def _check_table(data):
     "`SegError` where the label table is not the one that the masks were made with."
@@ -977,15 +1023,33 @@ def _check_table(data):
         raise SegError(f"the label table of {data.root} is not the one its masks were made with: {change}. "
                        "Put the rows back in their old order, and add new labels at the end")
 
+# %% ../nbs/04_layouts.ipynb #a0013d80
+def _check_folder(root):
+    "`SegError` where a folder is missing."
+    if not root.is_dir():
+        hint = f"check the path, or make rooms with `seg_generate 200 --out {root}`"
+        raise SegError(f"the folder {root} does not exist; {hint}")
+
+# %% ../nbs/04_layouts.ipynb #bac9afdb
+def _check_layout(layout):
+    "`SegError` where there is no such layout."
+    if layout not in ("auto", *LAYOUTS):
+        raise SegError(f"there is no layout {layout!r}; take auto, {', '.join(LAYOUTS)}")
+
+# %% ../nbs/04_layouts.ipynb #5f961605
+def _check_any_pairs(data, strict):
+    "`SegError` where there are no pairs; files without a partner will do where these are allowed."
+    if not data.pairs and (strict or not data.unpaired):
+        hint = f"make some with `seg_generate 200 --out {data.root}`"
+        raise SegError(f"{data.root} holds no pairs of image and mask; {hint}")
+
 # %% ../nbs/04_layouts.ipynb #bb8a7379
 def _check_found(data, strict):
     "`SegError` where a data set cannot be used."
     _check_table(data)
     if strict:
         check_paired(data.unpaired)
-    if not data.pairs and (strict or not data.unpaired):
-        hint = f"make some with `seg_generate 200 --out {data.root}`"
-        raise SegError(f"{data.root} holds no pairs of image and mask; {hint}")
+    _check_any_pairs(data, strict)
 
 # %% ../nbs/04_layouts.ipynb #5a78325c
 def _read_as(name, root, options):
@@ -1027,7 +1091,8 @@ def find_pairs(
 ):
     "`SegData` of a folder. `SegError` when it is missing, of no known layout, empty, or its label table was changed."
     root = Path(root)
-    _check_request(root, layout)
+    _check_folder(root)
+    _check_layout(layout)
     labels = _label_set(labels)
     options = {"images": images, "masks": masks, "labels": labels, "decoder": decoder or "auto"}
     data = _find(root, layout, options)

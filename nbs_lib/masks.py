@@ -190,12 +190,22 @@ def _check_decoder(decoder):
     if decoder not in DECODERS:
         raise SegError(f"there is no mask decoder {decoder!r}; take one of {', '.join(DECODERS)}")
 
+# %% ../nbs/02_masks.ipynb #eb4ca241
+def _has_color(pixels):
+    "Have the pixels three or four channels? Two are gray with transparency."
+    return pixels.ndim == 3 and pixels.shape[2] > 2
+
+# %% ../nbs/02_masks.ipynb #bd943516
+def _color_pixels(im, pixels):
+    "The pixels of a mask as colors."
+    return pixels if _has_color(pixels) else np.asarray(im.convert("RGB"))
+
 # %% ../nbs/02_masks.ipynb #11927d33
 def _pixel_values(im, pixels, labels, decoder):
     "int32 (height, width) of stored values, from colors, from one channel, or from grays."
-    is_color = pixels.ndim == 3 and pixels.shape[2] > 2  # two channels are gray with transparency
+    is_color = _has_color(pixels)
     if decoder == "color" or (decoder == "auto" and is_color):
-        return _values_by_color(pixels if is_color else np.asarray(im.convert("RGB")), labels)
+        return _values_by_color(_color_pixels(im, pixels), labels)
     if decoder in CHANNELS and is_color:
         return pixels[..., CHANNELS.index(decoder)].astype(np.int32)
     return _gray_values(pixels)
@@ -221,15 +231,20 @@ def _known_values(labels):
     known[[*labels.stored, *labels.void]] = True
     return known
 
+# %% ../nbs/02_masks.ipynb #3bb92cf3
+def _is_wrong(values, labels):
+    "bool, shaped like the stored values: is one neither label nor void?"
+    known = _known_values(labels)
+    return (values < 0) | (values >= len(known)) | ~known.take(values, mode="clip")
+
 # %% ../nbs/02_masks.ipynb #37ef9524
 def unknown_values(
     values, # int32 mask from `mask_values`
     labels, # The `LabelSet`
 ):
     "What is neither label nor void, as {value: pixels}."
-    known = _known_values(labels)
-    is_wrong = (values < 0) | (values >= len(known)) | ~known.take(values, mode="clip")
-    found, pixels = np.unique(values[is_wrong], return_counts=True)
+    wrong = values[_is_wrong(values, labels)]
+    found, pixels = np.unique(wrong, return_counts=True)
     return dict(zip(found.tolist(), pixels.tolist()))
 
 # %% ../nbs/02_masks.ipynb #f1a9ec0f
