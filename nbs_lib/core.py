@@ -116,16 +116,20 @@ class Option:
     default: typing.Any # Its value when it is not given; `REQUIRED` where it must be given
     help: str           # What it means
 
+# %% ../nbs/00_core.ipynb #14cbfbe3
+def _parameters(f):
+    "The parameters of a function or class, their annotations read."
+    return list(inspect.signature(f, eval_str=True).parameters.values())
+
 # %% ../nbs/00_core.ipynb #6594a830
 def settings_class(
     f, # A function
 ):
     "The dataclass that is the annotation of the only parameter of `f`; None where there is none."
-    parameters = list(inspect.signature(f, eval_str=True).parameters.values())
-    if len(parameters) != 1:
-        return None
-    annotation = parameters[0].annotation
-    return annotation if is_dataclass(annotation) else None
+    annotations = [parameter.annotation for parameter in _parameters(f)]
+    if len(annotations) == 1 and is_dataclass(annotations[0]):
+        return annotations[0]
+    return None
 
 # %% ../nbs/00_core.ipynb #d8553d6d
 def _documented_parts(source):
@@ -134,13 +138,18 @@ def _documented_parts(source):
         return [source]
     return [part for part in reversed(source.__mro__) if is_dataclass(part)]
 
+# %% ../nbs/00_core.ipynb #c0acb03b
+def _own_comments(part):
+    "{name: comment} of what is commented in one function or class."
+    comments = docments(part, returns=False)
+    return {name: comment for name, comment in comments.items() if comment}
+
 # %% ../nbs/00_core.ipynb #50397191
 def _comments(source):
     "{name: comment} of the parameters of a function, or of the fields of a dataclass and of those it is derived from."
     found = {}
     for part in _documented_parts(source):
-        comments = docments(part, returns=False)
-        found.update({name: comment for name, comment in comments.items() if comment})
+        found.update(_own_comments(part))
     return found
 
 # %% ../nbs/00_core.ipynb #4f957233
@@ -164,8 +173,7 @@ def command_options(
     "The `Option`s of a command: the parameters of `f`, or the fields of its `settings_class`."
     source = settings_class(f) or f
     comments = _comments(source)
-    parameters = inspect.signature(source, eval_str=True).parameters.values()
-    return [_option(parameter, comments) for parameter in parameters]
+    return [_option(parameter, comments) for parameter in _parameters(source)]
 
 # %% ../nbs/00_core.ipynb #e9f4d007
 def _help_text(option):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Pair', 'Unpaired', 'SegData', 'read_pair', 'image_files', 'Joined', 'join_pairs', 'unpaired_sentence', 'check_paired',
-           'match_pairs', 'pair_names', 'find_names', 'split_rule', 'read_names', 'only_for_judging', 'split_pairs',
-           'split_record', 'held_out', 'same_pairs', 'channel_stats']
+           'match_pairs', 'pair_names', 'find_names', 'split_rule', 'text_lines', 'read_names', 'only_for_judging',
+           'split_pairs', 'split_record', 'held_out', 'same_pairs', 'channel_stats']
 
 # %% ../nbs/03_datasets.ipynb #ef15adaa
 import hashlib
@@ -129,11 +129,16 @@ def _contains_name(name, part):
     "Does `name` hold `part` as a word of its own?"
     return bool(re.search(rf"(?<![0-9A-Za-z]){re.escape(part)}(?![0-9A-Za-z])", name))
 
+# %% ../nbs/03_datasets.ipynb #21b8e003
+def _have_same_numbers(a, b):
+    "Are there numbers in the names of two files, and are they the same?"
+    numbers = _numbers(a)
+    return bool(numbers) and numbers == _numbers(b)
+
 # %% ../nbs/03_datasets.ipynb #5b2017b2
 def _same_but_for_spelling(a, b):
     "Do two files have the same numbers in their names, or one's name in the other's?"
-    same_numbers = _numbers(a) and _numbers(a) == _numbers(b)
-    return same_numbers or _contains_name(a.stem, b.stem) or _contains_name(b.stem, a.stem)
+    return _have_same_numbers(a, b) or _contains_name(a.stem, b.stem) or _contains_name(b.stem, a.stem)
 
 # %% ../nbs/03_datasets.ipynb #10500e80
 def _other_types(file, expected):
@@ -356,15 +361,20 @@ def split_rule(
         return "data set"
     return "group" if _are_grouped(data) else "order"
 
+# %% ../nbs/03_datasets.ipynb #fd8ec8bf
+def text_lines(
+    path, # A text file in UTF-8
+):
+    "The lines of a text file without spaces around them; empty lines are left out."
+    lines = map(str.strip, Path(path).read_text(encoding="utf-8").splitlines())
+    return list(filter(None, lines))
+
 # %% ../nbs/03_datasets.ipynb #ce4adce8
 def read_names(
     names, # Names, or a text file with one name a line
 ):
     "List of names. A name may hold spaces."
-    if not isinstance(names, str | Path):
-        return list(names)
-    lines = Path(names).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    return text_lines(names) if isinstance(names, str | Path) else list(names)
 
 # %% ../nbs/03_datasets.ipynb #8441c131
 def _shuffled(values, seed):
@@ -519,6 +529,13 @@ def _mean_and_deviation(total, squares, n):
     variance = np.maximum(squares/n - mean**2, 1e-6)
     return mean.tolist(), np.sqrt(variance).tolist()
 
+# %% ../nbs/03_datasets.ipynb #050e9afc
+def _sum_channels(paths, size):
+    "Sums and sums of squares of each channel over all images, each reduced to (size, size)."
+    with ThreadPoolExecutor() as pool:
+        sums = list(pool.map(partial(_channel_sums, size=size), paths))
+    return np.sum(sums, axis=0)
+
 # %% ../nbs/03_datasets.ipynb #e0f86c30
 def channel_stats(
     paths,     # Image files, the training ones
@@ -530,7 +547,5 @@ def channel_stats(
     if not paths:
         raise SegError("no images to measure the statistics of; the training part is empty")
     paths = _evenly_spread(paths, most)
-    with ThreadPoolExecutor() as pool:
-        sums = list(pool.map(partial(_channel_sums, size=size), paths))
-    total, squares = np.sum(sums, axis=0)
+    total, squares = _sum_channels(paths, size)
     return _mean_and_deviation(total, squares, len(paths)*size*size)

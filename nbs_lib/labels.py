@@ -173,6 +173,11 @@ def _csv_table(text, source):
     except ValueError:
         raise SegError(f"{source} has a row that is not a name and three whole numbers") from None
 
+# %% ../nbs/01_labels.ipynb #3547a1a3
+def _below_empty(names, colors):
+    "The `LabelSet` whose value 0 is `empty`, and whose value 1 is the first of the names."
+    return LabelSet((EMPTY, *names), ((0, 0, 0), *colors))
+
 # %% ../nbs/01_labels.ipynb #4def3ba5
 def parse_labels(
     text,                # The contents of a labels.csv
@@ -182,8 +187,7 @@ def parse_labels(
     table = _csv_table(text, source)
     if not table:
         raise SegError(f"{source} has no labels; write one row a label")
-    names, colors = zip(*table)
-    return LabelSet((EMPTY, *names), ((0, 0, 0), *colors))
+    return _below_empty(*zip(*table))
 
 # %% ../nbs/01_labels.ipynb #2fa34e11
 def _labelmap_row(line):

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .core import SegError, read_json
-from .datasets import Joined, Pair, SegData, Unpaired, check_paired, image_files, join_pairs
+from .datasets import Joined, Pair, SegData, Unpaired, check_paired, image_files, join_pairs, text_lines
 from .labels import EMPTY, IGNORE, ROOM_LABELS, LabelSet, bit_colors, read_labels, table_change
-from .masks import CHANNELS, is_gray, open_image, whole_numbers
+from .masks import CHANNELS, is_gray, open_image, pack_colors, whole_numbers
 
 # %% ../nbs/04_layouts.ipynb #6ce545c2
 def _generation(root):
@@ -98,8 +98,7 @@ def _nyuv2_part(root):
 # %% ../nbs/04_layouts.ipynb #b40f49a3
 def _read_codes(path):
     "Label names in a text file, one a line, as a tuple."
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(text_lines(path))
 
 # %% ../nbs/04_layouts.ipynb #4564a813
 def _nyuv2_labels(codes):
@@ -138,16 +137,21 @@ def _camvid_part(root, name):
     "The `Part` of CamVid of a name in `CAMVID_PARTS`."
     return Part(root/name, root/f"{name}annot", CAMVID_PARTS[name])
 
+# %% ../nbs/04_layouts.ipynb #f27dec3d
+def _is_camvid_part(root, name):
+    "Are there images and masks of a part of CamVid in a folder?"
+    return _has_folders(root, name, f"{name}annot")
+
 # %% ../nbs/04_layouts.ipynb #53010709
 def _camvid_names(root):
     "The parts of CamVid in a folder: all that are there, but `test` only where there is no `train`."
-    found = [name for name in CAMVID_PARTS if _has_folders(root, name, f"{name}annot")]
+    found = [name for name in CAMVID_PARTS if _is_camvid_part(root, name)]
     return [name for name in found if name != "test" or "train" not in found]
 
 # %% ../nbs/04_layouts.ipynb #f4fcb91a
 def _camvid_parts(root):
     "The `Part`s of a folder of CamVid, or of one of its image folders."
-    if root.name in CAMVID_PARTS and (root.parent/f"{root.name}annot").is_dir():
+    if root.name in CAMVID_PARTS and _is_camvid_part(root.parent, root.name):
         return [_camvid_part(root.parent, root.name)]
     return [_camvid_part(root, name) for name in _camvid_names(root)]
 
@@ -289,11 +293,15 @@ def _solo_image(file, capture, annotation):
     image, mask = file.parent/capture["filename"], file.parent/annotation["filename"]
     return SoloImage(Pair(image, mask, group=file.parent.name), colors)
 
+# %% ../nbs/04_layouts.ipynb #fab94484
+def _is_label_mask(annotation):
+    "Is an annotation of SOLO a mask of labels?"
+    return "SemanticSegmentation" in annotation.get("@type", "")
+
 # %% ../nbs/04_layouts.ipynb #a19c320d
 def _capture_images(file, capture):
     "The `SoloImage`s of one capture: one for each mask of labels."
-    annotations = capture.get("annotations", [])
-    masks = [annotation for annotation in annotations if "SemanticSegmentation" in annotation.get("@type", "")]
+    masks = filter(_is_label_mask, capture.get("annotations", []))
     return [_solo_image(file, capture, annotation) for annotation in masks]
 
 # %% ../nbs/04_layouts.ipynb #36a986d9
@@ -603,12 +611,6 @@ def _values_in(pixels):
     "The set of whole numbers that occur in an array."
     return set(np.unique(_runs(pixels)).tolist())
 
-# %% ../nbs/04_layouts.ipynb #6d9b35d6
-def _packed_colors(pixels):
-    "int32 (height, width): red, green and blue of each pixel as 0xRRGGBB."
-    red, green, blue = np.moveaxis(pixels[..., :3].astype(np.int32), -1, 0)
-    return red << 16 | green << 8 | blue
-
 # %% ../nbs/04_layouts.ipynb #cd8316f7
 def stored_values(
     im, # Pillow image of a mask
@@ -616,7 +618,7 @@ def stored_values(
     "The `Stored` values of a mask, by itself. `SegError` where its pixels are no whole numbers from 0 to 65,535."
     pixels = whole_numbers(im)
     if not is_gray(pixels):
-        return Stored("color", _values_in(_packed_colors(pixels)))
+        return Stored("color", _values_in(pack_colors(pixels)))
     gray = pixels if pixels.ndim == 2 else pixels[..., 0]
     return Stored("value", _values_in(gray))
 
@@ -659,11 +661,16 @@ def _as_colors(stored):
         return stored.values
     return {v << 16 | v << 8 | v for v in stored.values if v < 256}
 
+# %% ../nbs/04_layouts.ipynb #39e54fd9
+def _union(found):
+    "All values of several `Stored`, as they are."
+    return set().union(*(stored.values for stored in found))
+
 # %% ../nbs/04_layouts.ipynb #0dcdd21a
 def _merge_stored(found):
     "One `Stored` of several, of colors where some are."
     if all(stored.kind == "value" for stored in found):
-        return Stored("value", set().union(*(stored.values for stored in found)))
+        return Stored("value", _union(found))
     return Stored("color", set().union(*map(_as_colors, found)))
 
 # %% ../nbs/04_layouts.ipynb #c11c7d96
@@ -972,13 +979,17 @@ def _is_data_set(folder):
     except SegError:
         return False
 
+# %% ../nbs/04_layouts.ipynb #7f59e3fc
+def _subfolders(root):
+    "The folders right in a folder that are not hidden, sorted."
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
 # %% ../nbs/04_layouts.ipynb #68dd43ed
 def data_sets_inside(
     root, # A folder
 ):
     "Names of the folders right in `root` that are data sets."
-    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
-    return [folder.name for folder in folders if _is_data_set(folder)]
+    return [folder.name for folder in _subfolders(root) if _is_data_set(folder)]
 
 # %% ../nbs/04_layouts.ipynb #f94eccd7
 def _has_mat_files(root):
@@ -996,10 +1007,15 @@ def _no_masks(root, n):
     remedy = "add a folder `masks` with a mask of each image's name, or say images= and masks="
     return f"{root} holds {n} images but no masks{why}; {remedy}"
 
+# %% ../nbs/04_layouts.ipynb #05e0b763
+def _image_count(root):
+    "How many image files are in the `ImageFolder`s of a folder."
+    return sum(len(image_files(folder.path)) for folder in _image_folders(root))
+
 # %% ../nbs/04_layouts.ipynb #d1f3abd8
 def _not_plain(root):
     "Why a folder is no plain data set, in one sentence."
-    n = sum(len(image_files(folder.path)) for folder in _image_folders(root))
+    n = _image_count(root)
     if n:
         return _no_masks(root, n)
     simplest = "the simplest is screenshots/1.png with labels/1.png and a labels.csv"
