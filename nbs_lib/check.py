@@ -7,6 +7,7 @@ __all__ = ['value_counts', 'n_code', 'mask_check', 'n_codes', 'assert_trainable'
 
 # %% ../nbs/06_check.ipynb #34105121
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 
 import numpy as np
 
@@ -14,13 +15,18 @@ from .core import SegError
 from .labels import IGNORE
 from .show import overlay
 
+# %% ../nbs/06_check.ipynb #cc9bf158
+def _run_ends(flat):
+    "Where runs of equal values end in a flat array."
+    return np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
+
 # %% ../nbs/06_check.ipynb #a4357320
 def value_counts(
     mask, # uint8 (height, width)
 ):
     "int64 (256,): number of pixels of each value."
     flat = np.ravel(mask)
-    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
+    ends = _run_ends(flat)
     lengths = np.diff(ends, prepend=-1)
     return np.bincount(flat[ends], lengths, 256).astype(np.int64)
 
@@ -60,21 +66,32 @@ def n_codes(
     "Number of labels in all masks together; `IGNORE` does not count."
     return int(np.count_nonzero(counts.sum(0)[:IGNORE]))
 
+# %% ../nbs/06_check.ipynb #7727677a
+def _check_pairs(data, wrong):
+    "`SegError` with the first of the pairs that are wrong, {index: what is wrong}; nothing where none is."
+    if not wrong:
+        return
+    message = next(iter(wrong.values()))
+    if len(wrong) > 1:
+        message += f" ({len(wrong)} of {len(data)} pairs are wrong; `seg_check {data.root}` lists them)"
+    raise SegError(message)
+
 # %% ../nbs/06_check.ipynb #b21d43ea
 def assert_trainable(
     data, # A `SegData`
 ):
     "Pixel counts, int64 (pairs, 256), of a data set that can be trained on; else `SegError` with the first wrong pair."
     counts, wrong = mask_check(data)
-    if wrong:
-        message = next(iter(wrong.values()))
-        if len(wrong) > 1:
-            message += f" ({len(wrong)} of {len(data)} pairs are wrong; `seg_check {data.root}` lists them)"
-        raise SegError(message)
+    _check_pairs(data, wrong)
     if not counts[:, :IGNORE].any():
         raise SegError(f"every pixel in {data.root} is void ({IGNORE}), so there is nothing to learn; "
                        "check which values of the masks are labels")
     return counts
+
+# %% ../nbs/06_check.ipynb #52dd30fb
+def _label_row(name, pixels, images, labeled):
+    "A row of `label_table`, as plain numbers."
+    return name, int(pixels), pixels/labeled, int(images)
 
 # %% ../nbs/06_check.ipynb #900b93d2
 def label_table(
@@ -84,10 +101,21 @@ def label_table(
     "Rows (label, pixels, share of labeled pixels, images), rarest first; labels that never appear are in 0 images."
     pixels, images = counts.sum(0), (counts > 0).sum(0)
     labeled = max(1, pixels[:labels.n_classes].sum())
-    rows = []
-    for i, name in enumerate(labels.codes):
-        rows.append((name, int(pixels[i]), pixels[i]/labeled, int(images[i])))
-    return sorted(rows, key=lambda row: row[1])
+    rows = [_label_row(*of_label, labeled) for of_label in zip(labels.codes, pixels, images)]
+    return sorted(rows, key=itemgetter(1))
+
+# %% ../nbs/06_check.ipynb #cd58596c
+def _with_most_pixels(pixels, n):
+    "Indices of at most n images with the most pixels of a label, largest first; none without any."
+    ranked = np.argsort(-pixels, kind='stable')[:n]
+    return ranked[pixels[ranked] > 0]
+
+# %% ../nbs/06_check.ipynb #d231e95a
+def _only_label(data, i, value):
+    "Pillow image of pair i with only one label colored."
+    image, mask = data.read(i)
+    only = np.where(mask == value, mask, IGNORE)
+    return overlay(image, only, data.labels, 0.8)
 
 # %% ../nbs/06_check.ipynb #a260e35a
 def debug_label(
@@ -98,10 +126,4 @@ def debug_label(
 ):
     "The `n` images with most of a label, as Pillow images with only that label colored; none where it never appears."
     value = data.labels[name]
-    ranked = np.argsort(-counts[:, value], kind='stable')[:n]
-    found = []
-    for i in ranked[counts[ranked, value] > 0]:
-        image, mask = data.read(i)
-        only = np.where(mask == value, mask, IGNORE)
-        found.append(overlay(image, only, data.labels, 0.8))
-    return found
+    return [_only_label(data, i, value) for i in _with_most_pixels(counts[:, value], n)]

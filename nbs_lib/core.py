@@ -36,6 +36,14 @@ def _new_temporary_file(path):
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return temporary
 
+# %% ../nbs/00_core.ipynb #1803a809
+def _put_in_place(temporary, path, permissions):
+    "Write a finished file through to the disk and give it its name, in one step."
+    with open(temporary, "rb") as written:
+        os.fsync(written.fileno())
+    os.chmod(temporary, permissions)  # whoever wrote it may have made a private file of it
+    os.replace(temporary, path)
+
 # %% ../nbs/00_core.ipynb #2fc5daca
 @contextmanager
 def atomic_path(
@@ -48,10 +56,7 @@ def atomic_path(
     permissions = temporary.stat().st_mode
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, permissions)  # whoever wrote it may have made a private file of it
-        os.replace(temporary, path)
+        _put_in_place(temporary, path, permissions)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -79,6 +84,12 @@ def read_json(
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise SegError(f"{path} is not readable as JSON ({e}); {hint}") from None
 
+# %% ../nbs/00_core.ipynb #7722db08
+def _is_worth_a_line(done, total, step):
+    "Is everything done, or one more tenth of it than `step` ago?"
+    tenths, tenths_before = done*10//total, (done - step)*10//total
+    return done == total or tenths != tenths_before
+
 # %% ../nbs/00_core.ipynb #a6255396
 def show_progress(
     done,         # How much is done
@@ -88,14 +99,10 @@ def show_progress(
 ):
     "Say how far a long work is, on the standard error stream."
     text = f"{done:,} of {total:,} {what}"
-    finished = done == total
     if sys.stderr.isatty():
-        print(f"\r{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
-        return
-    if step is None:
-        return
-    tenths, tenths_before = done*10//total, (done - step)*10//total
-    if finished or tenths != tenths_before:
+        end = "\n" if done == total else ""
+        print(f"\r{text}", end=end, file=sys.stderr, flush=True)
+    elif step is not None and _is_worth_a_line(done, total, step):
         print(text, file=sys.stderr, flush=True)
 
 # %% ../nbs/00_core.ipynb #eb45192e
@@ -109,27 +116,40 @@ class Option:
     default: typing.Any # Its value when it is not given; `REQUIRED` where it must be given
     help: str           # What it means
 
+# %% ../nbs/00_core.ipynb #14cbfbe3
+def _parameters(f):
+    "The parameters of a function or class, their annotations read."
+    return list(inspect.signature(f, eval_str=True).parameters.values())
+
 # %% ../nbs/00_core.ipynb #6594a830
 def settings_class(
     f, # A function
 ):
     "The dataclass that is the annotation of the only parameter of `f`; None where there is none."
-    parameters = list(inspect.signature(f, eval_str=True).parameters.values())
-    if len(parameters) != 1:
-        return None
-    annotation = parameters[0].annotation
-    return annotation if is_dataclass(annotation) else None
+    annotations = [parameter.annotation for parameter in _parameters(f)]
+    if len(annotations) == 1 and is_dataclass(annotations[0]):
+        return annotations[0]
+    return None
+
+# %% ../nbs/00_core.ipynb #d8553d6d
+def _documented_parts(source):
+    "A function; or a dataclass after those that it is derived from."
+    if not inspect.isclass(source):
+        return [source]
+    return [part for part in reversed(source.__mro__) if is_dataclass(part)]
+
+# %% ../nbs/00_core.ipynb #c0acb03b
+def _own_comments(part):
+    "{name: comment} of what is commented in one function or class."
+    comments = docments(part, returns=False)
+    return {name: comment for name, comment in comments.items() if comment}
 
 # %% ../nbs/00_core.ipynb #50397191
 def _comments(source):
     "{name: comment} of the parameters of a function, or of the fields of a dataclass and of those it is derived from."
-    parts = [source]
-    if inspect.isclass(source):
-        parts = [part for part in reversed(source.__mro__) if is_dataclass(part)]
     found = {}
-    for part in parts:
-        comments = docments(part, returns=False)
-        found.update({name: comment for name, comment in comments.items() if comment})
+    for part in _documented_parts(source):
+        found.update(_own_comments(part))
     return found
 
 # %% ../nbs/00_core.ipynb #4f957233
@@ -140,6 +160,12 @@ def _plain_type(annotation):
         return annotation
     return next(choice for choice in choices if choice is not type(None))
 
+# %% ../nbs/00_core.ipynb #7592649d
+def _option(parameter, comments):
+    "The `Option` of one parameter."
+    help = comments.get(parameter.name, "")
+    return Option(parameter.name, _plain_type(parameter.annotation), parameter.default, help)
+
 # %% ../nbs/00_core.ipynb #2d9d78b9
 def command_options(
     f, # The function of a command
@@ -147,8 +173,7 @@ def command_options(
     "The `Option`s of a command: the parameters of `f`, or the fields of its `settings_class`."
     source = settings_class(f) or f
     comments = _comments(source)
-    parameters = inspect.signature(source, eval_str=True).parameters.values()
-    return [Option(p.name, _plain_type(p.annotation), p.default, comments.get(p.name, "")) for p in parameters]
+    return [_option(parameter, comments) for parameter in _parameters(source)]
 
 # %% ../nbs/00_core.ipynb #e9f4d007
 def _help_text(option):
@@ -197,30 +222,40 @@ def command_parser(
         _add_option(parser, option)
     return parser
 
-# %% ../nbs/00_core.ipynb #1e778687
-def _read_yaml(path):
-    "The settings in a YAML file, as {name: value}."
+# %% ../nbs/00_core.ipynb #5d167777
+def _load_yaml(path):
+    "What a YAML file holds; `SegError` where it is missing or not YAML."
     import yaml
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SegError(f"{path} is missing; give a YAML file of settings") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise SegError(f"{path} is not readable as YAML: {' '.join(str(e).split())}") from None
+
+# %% ../nbs/00_core.ipynb #1e778687
+def _read_yaml(path):
+    "The settings in a YAML file, as {name: value}."
+    values = _load_yaml(path)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise SegError(f"{path} holds no settings; write one a line, like size: 64")
     return values
 
+# %% ../nbs/00_core.ipynb #0acc0c64
+def _as_float(value):
+    "A number or a text as a float; as it is where it is none."
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
 # %% ../nbs/00_core.ipynb #f626bb06
 def _as_type(value, option):
     "`value` as the type of the option where nothing is lost; otherwise as it is."
     if option.type is float and type(value) in (int, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+        return _as_float(value)
     if option.type is str and type(value) is int:
         return str(value)
     return value
@@ -231,6 +266,14 @@ def _is_allowed(value, option):
     if value is None:
         return option.default is None
     return type(value) is option.type
+
+# %% ../nbs/00_core.ipynb #3e7edc9c
+def _setting(value, option, path):
+    "The value that a YAML file gives to an option; `SegError` where it is of another type."
+    value = _as_type(value, option)
+    if not _is_allowed(value, option):
+        raise SegError(f"{path} sets {option.name} to {value!r}, which is no {option.type.__name__}")
+    return value
 
 # %% ../nbs/00_core.ipynb #465ab4d5
 def read_settings(
@@ -244,10 +287,7 @@ def read_settings(
     for name, value in _read_yaml(path).items():
         if name not in known:
             raise SegError(f"{path} sets {name!r}, which {command} does not know; it knows {', '.join(known)}")
-        value = _as_type(value, known[name])
-        if not _is_allowed(value, known[name]):
-            raise SegError(f"{path} sets {name} to {value!r}, which is no {known[name].type.__name__}")
-        settings[name] = value
+        settings[name] = _setting(value, known[name], path)
     return settings
 
 # %% ../nbs/00_core.ipynb #c956066c
@@ -270,21 +310,36 @@ def _settings_file(settings, options, argv):
     found, _ = parser.parse_known_args(argv)
     return getattr(found, settings)
 
+# %% ../nbs/00_core.ipynb #0f40d1bb
+def _file_values(f, settings, options, argv):
+    "{name: value} from the file of settings that a command line names; empty where it names none."
+    path = _settings_file(settings, options, argv)
+    if not path:
+        return {}
+    others = [option for option in options if option.name != settings]
+    return read_settings(path, others, f.__name__)
+
+# %% ../nbs/00_core.ipynb #bfa7200d
+def _all_values(f, settings, argv):
+    "{name: value} of all options: from the command line, then from the file of settings, then the default."
+    options = _all_options(f, settings)
+    parser = command_parser(f, options)
+    parser.set_defaults(**_file_values(f, settings, options, argv))
+    return vars(parser.parse_args(argv))
+
+# %% ../nbs/00_core.ipynb #13ce8b25
+def _fill(cls, values):
+    "An instance of a dataclass, its fields taken from {name: value}."
+    return cls(**{field.name: values[field.name] for field in fields(cls)})
+
 # %% ../nbs/00_core.ipynb #c2470638
 def _call(f, settings, argv):
     "Call `f` with the values of a command line and of the file of settings that it names."
-    options = _all_options(f, settings)
-    parser = command_parser(f, options)
-    path = _settings_file(settings, options, argv)
-    if path:
-        others = [option for option in options if option.name != settings]
-        parser.set_defaults(**read_settings(path, others, f.__name__))
-    values = vars(parser.parse_args(argv))
+    values = _all_values(f, settings, argv)
     cls = settings_class(f)
     if cls is None:
         return f(**values)
-    names = [field.name for field in fields(cls)]
-    return f(cls(**{name: values[name] for name in names}))
+    return f(_fill(cls, values))
 
 # %% ../nbs/00_core.ipynb #78aacf3b
 def _exit(message, status):

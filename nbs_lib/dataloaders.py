@@ -80,13 +80,18 @@ def ExactMaskBlock(
     codes = AddMaskCodes(codes=list(labels.codes))
     return TransformBlock(type_tfms=OpenMask(labels, decoder), item_tfms=codes, batch_tfms=IntToFloatTensor())
 
+# %% ../nbs/07_dataloaders.ipynb #4b2e5e47
+def _is_side(pixels):
+    "Can an image have this side? A network halves it five times."
+    return pixels >= 32 and pixels % 32 == 0
+
 # %% ../nbs/07_dataloaders.ipynb #6fecf42c
 def check_size(
     size, # Pixels: one number for a square, or (height, width)
 ):
     "(height, width); `SegError` unless both are multiples of 32."
     hw = (size, size) if isinstance(size, int) else tuple(size)
-    if len(hw) != 2 or any(side < 32 or side % 32 for side in hw):
+    if len(hw) != 2 or not all(map(_is_side, hw)):
         raise SegError(f"size {size} will not do: both sides must be multiples of 32, like 64, 128 or (352, 480)")
     return hw
 
@@ -113,6 +118,23 @@ def needed_halvings(
     per_zoom = torch.linalg.det(matrices[:, :, :2]).abs().sqrt()
     return (per_zoom*ratio).log2().round().clamp(min=0).long()
 
+# %% ../nbs/07_dataloaders.ipynb #831cea18
+def _read_at(images, grid, mode='bilinear'):
+    "Images (n, c, height, width) read at a grid (n, h, w, 2); beyond the edge they are mirrored."
+    return grid_sample(images, grid, mode=mode, padding_mode='reflection', align_corners=False)
+
+# %% ../nbs/07_dataloaders.ipynb #e2728d56
+def _sample_halved(images, grid, halvings):
+    "(n, 3, h, w) float: each image read at its grid, after it was halved as often as `halvings` (n,) says."
+    sampled = images.new_empty(*images.shape[:2], *grid.shape[1:3])
+    for level in range(int(halvings.max()) + 1):
+        if level:
+            images = avg_pool2d(images, 2)
+        chosen = (halvings == level).nonzero()[:, 0]
+        if len(chosen):
+            sampled[chosen] = _read_at(images[chosen], grid[chosen])
+    return sampled
+
 # %% ../nbs/07_dataloaders.ipynb #b70149cb
 def sample_images(
     images,   # (n, 3, height, width) float
@@ -120,18 +142,10 @@ def sample_images(
     matrices, # (n, 2, 3) that made the grid
 ):
     "(n, 3, h, w) float: the images read at the grid, bilinear, and averaged down first where they are larger."
-    options = dict(mode='bilinear', padding_mode='reflection', align_corners=False)
     if images.shape[-2:] == grid.shape[1:3]:
-        return grid_sample(images, grid, **options)
+        return _read_at(images, grid)
     halvings = needed_halvings(matrices, images.shape[-2]/grid.shape[1])
-    sampled = images.new_empty(*images.shape[:2], *grid.shape[1:3])
-    for level in range(int(halvings.max()) + 1):
-        if level:
-            images = avg_pool2d(images, 2)
-        chosen = (halvings == level).nonzero()[:, 0]
-        if len(chosen):
-            sampled[chosen] = grid_sample(images[chosen], grid[chosen], **options)
-    return sampled
+    return _sample_halved(images, grid, halvings)
 
 # %% ../nbs/07_dataloaders.ipynb #bbcdc25d
 def affine(
@@ -142,7 +156,7 @@ def affine(
 ):
     "Images (n, 3, h, w) and masks (n, h, w), moved together."
     grid = affine_grid(matrices, (len(images), 3, *size), align_corners=False)
-    moved = grid_sample(masks[:, None].float(), grid, mode='nearest', padding_mode='reflection', align_corners=False)
+    moved = _read_at(masks[:, None].float(), grid, 'nearest')
     return sample_images(images, grid, matrices), moved[:, 0].long()
 
 # %% ../nbs/07_dataloaders.ipynb #077f5c39
@@ -150,21 +164,51 @@ def _symmetric(n, limit, device):
     "(n,) random numbers between -limit and limit."
     return (torch.rand(n, device=device)*2 - 1)*limit
 
+# %% ../nbs/07_dataloaders.ipynb #2eedb788
+def _random_factors(images, limit, channels=1):
+    "(n, channels, 1, 1): random numbers between 1 - limit and 1 + limit for each of n images."
+    n = len(images)
+    return 1 + _symmetric(n*channels, limit, images.device).view(n, channels, 1, 1)
+
+# %% ../nbs/07_dataloaders.ipynb #a1f65d02
+def _random_color_factors(images, max_lighting):
+    "Random factors of saturation, of contrast, and of brightness with white balance, each (n, 1 or 3, 1, 1)."
+    saturation = _random_factors(images, 2*max_lighting)
+    contrast = _random_factors(images, max_lighting)
+    brightness = _random_factors(images, max_lighting)
+    white_balance = _random_factors(images, max_lighting/4, channels=3)
+    return saturation, contrast, brightness, white_balance
+
 # %% ../nbs/07_dataloaders.ipynb #657d14bd
 def color_jitter(
     images,       # (n, 3, h, w) float in 0..1
     max_lighting, # Largest change of brightness and contrast, as a share; twice that for saturation
 ):
     "The images with random contrast, saturation, brightness and white balance each, float in 0..1."
-    n, device = len(images), images.device
+    saturation, contrast, brightness, white_balance = _random_color_factors(images, max_lighting)
     gray, mean = images.mean(1, keepdim=True), images.mean((1, 2, 3), keepdim=True)
-    saturation = 1 + _symmetric(n, 2*max_lighting, device).view(n, 1, 1, 1)
-    contrast = 1 + _symmetric(n, max_lighting, device).view(n, 1, 1, 1)
-    brightness = 1 + _symmetric(n, max_lighting, device).view(n, 1, 1, 1)
-    white_balance = 1 + _symmetric(3*n, max_lighting/4, device).view(n, 3, 1, 1)
     images = gray + (images - gray)*saturation
     images = mean + (images - mean)*contrast
     return (images*brightness*white_balance).clamp(0, 1)
+
+# %% ../nbs/07_dataloaders.ipynb #c3cbb1d8
+def _uniform(n, low, high, device):
+    "(n,) random numbers between low and high."
+    return low + torch.rand(n, device=device)*(high - low)
+
+# %% ../nbs/07_dataloaders.ipynb #47b361ef
+def _random_flip(n, p, device):
+    "(n,): -1 with the probability p, else 1."
+    return torch.where(torch.rand(n, device=device) < p, -1., 1.)
+
+# %% ../nbs/07_dataloaders.ipynb #71d03aeb
+def _random_shift(zoom, limit):
+    "(n, 2): centers of windows of magnification `zoom` (n,); with a limit of 1 anywhere inside the image."
+    n, device = len(zoom), zoom.device
+    if not limit:
+        return torch.zeros(n, 2, device=device)
+    hidden = (1 - 1/zoom).clamp(min=0)  # half of what the window leaves out
+    return _symmetric(2*n, limit, device).view(n, 2)*hidden[:, None]
 
 # %% ../nbs/07_dataloaders.ipynb #799913e4
 class Augment(ItemTransform):
@@ -194,13 +238,9 @@ class Augment(ItemTransform):
     def random_matrices(self, n, aspect, device):
         "(n, 2, 3): a random flip, rotation, zoom and shift for each of `n` images."
         angle = _symmetric(n, math.radians(self.max_rotate), device)
-        zoom = self.min_zoom + torch.rand(n, device=device)*(self.max_zoom - self.min_zoom)
-        flip = torch.where(torch.rand(n, device=device) < self.p_flip, -1., 1.)
-        shift = torch.zeros(n, 2, device=device)
-        if self.max_shift:
-            hidden = (1 - 1/zoom).clamp(min=0)  # half of what the window leaves out
-            shift = _symmetric(2*n, self.max_shift, device).view(n, 2)*hidden[:, None]
-        return affine_matrices(angle, zoom, flip, shift, aspect)
+        zoom = _uniform(n, self.min_zoom, self.max_zoom, device)
+        flip = _random_flip(n, self.p_flip, device)
+        return affine_matrices(angle, zoom, flip, _random_shift(zoom, self.max_shift), aspect)
 
 # %% ../nbs/07_dataloaders.ipynb #baf872ee
 def cache_folder():
@@ -223,18 +263,25 @@ def content_key(
         digests = b''.join(pool.map(_file_digest, files))
     return hashlib.blake2b(digests + repr(more).encode(), digest_size=16).hexdigest()
 
+# %% ../nbs/07_dataloaders.ipynb #cb66e195
+def _setting_names(transform):
+    "The names of a transform's settings, sorted."
+    ignored = ('encodes', 'decodes', 'order', 'split_idx')
+    names = getattr(transform, '__stored_args__', None) or vars(transform)
+    return sorted(name for name in names if name not in ignored and not name.startswith('_'))
+
+# %% ../nbs/07_dataloaders.ipynb #4981c610
+def _setting(transform, name):
+    "The value of a transform's setting; a function by its name, not its address."
+    value = getattr(transform, name)
+    return getattr(value, '__qualname__', value)
+
 # %% ../nbs/07_dataloaders.ipynb #b1a5ff23
 def transform_settings(
     transform, # A fastai transform of items
 ):
     "Text that differs where a transform's results may differ: its name and its settings."
-    ignored = ('encodes', 'decodes', 'order', 'split_idx')
-    names = getattr(transform, '__stored_args__', None) or vars(transform)
-    settings = {}
-    for name in sorted(names):
-        if name not in ignored and not name.startswith('_'):
-            value = getattr(transform, name)
-            settings[name] = getattr(value, '__qualname__', value)  # a function by its name, not its address
+    settings = {name: _setting(transform, name) for name in _setting_names(transform)}
     name = getattr(transform, '_name', None) or type(transform).__name__  # a transform made of a function has a name
     return f'{name} {settings}'
 
@@ -244,6 +291,13 @@ def _pixel_settings(dl):
     opening = [transform for part in dl.dataset.tls for transform in part.tfms.fs]
     transforms = [*opening, *dl.after_item.fs]
     return [transform_settings(t) for t in transforms if t.split_idx in (None, dl.after_item.split_idx)]
+
+# %% ../nbs/07_dataloaders.ipynb #c73cfabc
+def _write_zeros(file, n_bytes):
+    "Append zeros to a file, a megabyte at a time."
+    zeros = bytes(2**20)
+    for start in range(0, n_bytes, len(zeros)):
+        file.write(zeros[:n_bytes - start])
 
 # %% ../nbs/07_dataloaders.ipynb #dd82abf0
 def _reserve_blocks(file, n_bytes):
@@ -257,9 +311,7 @@ def _reserve_blocks(file, n_bytes):
     except OSError as e:
         if e.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not on this file system
             raise
-    zeros = bytes(2**20)
-    for start in range(0, n_bytes, len(zeros)):
-        file.write(zeros[:n_bytes - start])
+    _write_zeros(file, n_bytes)
 
 # %% ../nbs/07_dataloaders.ipynb #6adf9950
 def _empty_pixels(path, shape):
@@ -270,23 +322,46 @@ def _empty_pixels(path, shape):
         _reserve_blocks(file, math.prod(shape))
     return np.load(path, mmap_mode='r+')
 
+# %% ../nbs/07_dataloaders.ipynb #10ec1d09
+def _check_room(folder, n_bytes):
+    "`OSError` where the disk of a folder has no room for so many bytes."
+    if n_bytes > .9*shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, "no room on the disk")
+
+# %% ../nbs/07_dataloaders.ipynb #13548654
+def _put(pixels, decode, i):
+    "Decode item i into its place."
+    pixels[i] = decode(i)
+
+# %% ../nbs/07_dataloaders.ipynb #f250ab0d
+def _fill(pixels, decode):
+    "Decode all items into their places, several at a time."
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(partial(_put, pixels, decode), range(len(pixels))):
+            pass
+    pixels.flush()
+
 # %% ../nbs/07_dataloaders.ipynb #52682be7
 def _decode_all(path, shape, decode):
     "Write the pixels of all items to `path`, completely or not at all; `OSError` when there is no room."
     path.parent.mkdir(parents=True, exist_ok=True)
-    if math.prod(shape) > .9*shutil.disk_usage(path.parent).free:
-        raise OSError(errno.ENOSPC, "no room on the disk")
+    _check_room(path.parent, math.prod(shape))
     with atomic_path(path) as temporary:
-        pixels = _empty_pixels(temporary, shape)
+        _fill(_empty_pixels(temporary, shape), decode)
 
-        def put(i):
-            "Decode item i into its place."
-            pixels[i] = decode(i)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(put, range(len(pixels))):
-                pass
-        pixels.flush()
+# %% ../nbs/07_dataloaders.ipynb #2e43e9f8
+def _is_decoded(path, shape, decode, say):
+    "Decode all items into a file, and tell; False, with the reason told, where they cannot be kept."
+    megabytes = f"{math.prod(shape)/1e6:,.0f} MB"
+    try:
+        _decode_all(path, shape, decode)
+    except OSError as e:
+        reason = e.strerror or e
+        say(f"{megabytes} of decoded pixels cannot be kept in {path.parent} ({reason}); "
+            "images are decoded in each epoch (`seg_cache --clear` frees what is kept)")
+        return False
+    say(f"{shape[0]:,} pairs decoded once, {megabytes} kept (`seg_cache` says where)")
+    return True
 
 # %% ../nbs/07_dataloaders.ipynb #c895547b
 def decoded(
@@ -299,17 +374,9 @@ def decoded(
 ):
     "uint8 memory map (n, height, width, 4), decoded now or kept from before; None when the pixels cannot be kept."
     path, shape = Path(folder or cache_folder())/f'{key}.npy', (n, *size, 4)
-    megabytes = f"{math.prod(shape)/1e6:,.0f} MB"
-    if not path.exists():
-        try:
-            _decode_all(path, shape, decode)
-        except OSError as e:
-            reason = e.strerror or e
-            say(f"{megabytes} of decoded pixels cannot be kept in {path.parent} ({reason}); "
-                "images are decoded in each epoch (`seg_cache --clear` frees what is kept)")
-            return None
-        say(f"{n:,} pairs decoded once, {megabytes} kept (`seg_cache` says where)")
-    return np.load(path, mmap_mode='c')
+    if path.exists() or _is_decoded(path, shape, decode, say):
+        return np.load(path, mmap_mode='c')
+    return None
 
 # %% ../nbs/07_dataloaders.ipynb #96c24223
 def cache_files(
@@ -325,6 +392,17 @@ def _abandoned_files(folder, seconds=24*3600):
     unfinished = Path(folder or cache_folder()).glob('.*.tmp.npy')
     return [path for path in unfinished if time.time() - path.stat().st_mtime > seconds]
 
+# %% ../nbs/07_dataloaders.ipynb #6b6e3386
+def _megabytes(files):
+    "How many megabytes some files have together."
+    return sum(path.stat().st_size for path in files)/1e6
+
+# %% ../nbs/07_dataloaders.ipynb #dcdddf1e
+def _delete(files):
+    "Delete files; one that is gone already does not matter."
+    for path in files:
+        path.unlink(missing_ok=True)
+
 # %% ../nbs/07_dataloaders.ipynb #239aba5a
 @seg_command
 def seg_cache(
@@ -333,12 +411,17 @@ def seg_cache(
 ):
     "Show or clear the decoded pixels that trainings keep."
     files = cache_files(folder)
-    megabytes = sum(path.stat().st_size for path in files)/1e6
+    megabytes = _megabytes(files)
     if clear:
-        for path in [*files, *_abandoned_files(folder)]:
-            path.unlink(missing_ok=True)
+        _delete([*files, *_abandoned_files(folder)])
     where = 'deleted from' if clear else 'in'
     print(f"{len(files)} decoded data sets, {megabytes:,.0f} MB, {where} {folder or cache_folder()}")
+
+# %% ../nbs/07_dataloaders.ipynb #6a1b463d
+def _shown_labels(counts, n_classes):
+    "bool (n, labels): is a label in an image? Without the labels that are in none."
+    shown = counts[:, :n_classes] > 0
+    return shown[:, shown.any(0)]
 
 # %% ../nbs/07_dataloaders.ipynb #3c5f32e7
 def rare_weights(
@@ -347,8 +430,7 @@ def rare_weights(
     rare_sampling, # 0: all images alike; 1: all labels alike
 ):
     "float64 (n,): how often each image is to be shown, 1 on average."
-    shown = counts[:, :n_classes] > 0
-    shown = shown[:, shown.any(0)]
+    shown = _shown_labels(counts, n_classes)
     if not shown.size:
         return np.ones(len(counts))
     all_labels_alike = (shown/shown.sum(0)).mean(1)*len(counts)
@@ -542,15 +624,20 @@ def seg_dataloaders(
         dls.train.sample_weights = rare_weights(counts[train], data.labels.n_classes, rare_sampling)
     return cached(dls) if cache else dls
 
+# %% ../nbs/07_dataloaders.ipynb #05508ca5
+def _denormalize(x, stats):
+    "Images in 0..1 of a normalized batch (n, 3, h, w)."
+    mean, std = (torch.tensor(s, device=x.device)[:, None, None] for s in stats)
+    return (x.as_subclass(torch.Tensor).float()*std + mean).clamp(0, 1)
+
 # %% ../nbs/07_dataloaders.ipynb #63f6c4fc
 def batch_images(
     x,     # Normalized float tensor (n, 3, h, w)
     stats, # (mean, std) it was normalized with
 ):
     "The images of a batch as uint8 array (n, h, w, 3)."
-    mean, std = (torch.tensor(s, device=x.device)[:, None, None] for s in stats)
-    x = x.as_subclass(torch.Tensor).float()*std + mean
-    return (x.clamp(0, 1)*255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = (_denormalize(x, stats)*255).round().byte()
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 # %% ../nbs/07_dataloaders.ipynb #bc4768dd
 def show_batch(

@@ -21,14 +21,24 @@ from .core import SegError, atomic_path
 IGNORE = 255  # the one value for "not known" in every mask this library hands on; never trained on, never scored
 VOID_COLOR = 224, 224, 192  # what VOC paints its 255 in, and so do we: gray is a label's color in many tables
 
+# %% ../nbs/01_labels.ipynb #dd7682fc
+def _repeated(names):
+    "The names that occur more than once, sorted."
+    return sorted(name for name in set(names) if names.count(name) > 1)
+
 # %% ../nbs/01_labels.ipynb #2a2a45ee
 def _check_names(codes):
     "`SegError` unless there are 1 to 254 different label names."
     if not 1 <= len(codes) <= 254:
         raise SegError(f"a label table needs 1 to 254 labels, this one has {len(codes)}")
-    repeated = sorted(code for code in set(codes) if codes.count(code) > 1)
+    repeated = _repeated(codes)
     if repeated:
         raise SegError(f"label names repeat: {repeated}")
+
+# %% ../nbs/01_labels.ipynb #e75eb033
+def _is_rgb(color):
+    "Are these three numbers from 0 to 255?"
+    return len(color) == 3 and all(0 <= value <= 255 for value in color)
 
 # %% ../nbs/01_labels.ipynb #3226d0eb
 def _check_colors(colors, n):
@@ -36,17 +46,22 @@ def _check_colors(colors, n):
     if len(colors) != n:
         raise SegError(f"{n} label names but {len(colors)} colors; give one color for each name")
     for color in colors:
-        if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+        if not _is_rgb(color):
             raise SegError(f"color {color} is not red, green, blue from 0 to 255")
+
+# %% ../nbs/01_labels.ipynb #ddb3f6f7
+def _check_different(values, void, n):
+    "`SegError` unless there are `n` different stored values that are not void."
+    if len(set(values)) != n or set(values) & set(void):
+        raise SegError(f"{n} labels need {n} different stored values that are not void ({void}), these are {values}")
 
 # %% ../nbs/01_labels.ipynb #303e8207
 def _check_stored(values, void, n):
     "`SegError` unless there are no stored values, or `n` different ones from 0 to 65,535 that are not void."
     if not values:
         return
-    if len(set(values)) != n or set(values) & set(void):
-        raise SegError(f"{n} labels need {n} different stored values that are not void ({void}), these are {values}")
-    if not all(0 <= value <= 0xFFFF for value in values):
+    _check_different(values, void, n)
+    if min(values) < 0 or max(values) > 0xFFFF:
         raise SegError(f"a label is stored as {max(values, key=abs)}, only numbers from 0 to 65,535 can be")
 
 # %% ../nbs/01_labels.ipynb #c8c4cd4c
@@ -129,15 +144,19 @@ def table_change(
 CSV_HEADER = ["LabelName", "LabelColor_Red", "LabelColor_Green", "LabelColor_Blue"]
 EMPTY = "empty"
 
+# %% ../nbs/01_labels.ipynb #d259558e
+def _filled_rows(text):
+    "The rows of a CSV file that are not empty."
+    lines = io.StringIO(text.lstrip("\ufeff"))
+    return [row for row in csv.reader(lines) if row]
+
 # %% ../nbs/01_labels.ipynb #89ff00d1
 def _csv_rows(text, source):
     "The rows below the header of a labels.csv."
-    lines = io.StringIO(text.lstrip("\ufeff"))
-    rows = [row for row in csv.reader(lines) if row]
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    if header != CSV_HEADER:
+    header, *rows = _filled_rows(text) or [[]]
+    if [cell.strip() for cell in header] != CSV_HEADER:
         raise SegError(f"{source} does not start with the header {','.join(CSV_HEADER)}")
-    return rows[1:]
+    return rows
 
 # %% ../nbs/01_labels.ipynb #daa9436c
 def _label_row(row):
@@ -145,21 +164,30 @@ def _label_row(row):
     name, red, green, blue = row
     return name.strip(), (int(red), int(green), int(blue))
 
+# %% ../nbs/01_labels.ipynb #e95e6f39
+def _csv_table(text, source):
+    "[(name, color)] of the rows of a labels.csv; `SegError` where a row is something else."
+    rows = _csv_rows(text, source)
+    try:
+        return [_label_row(row) for row in rows]
+    except ValueError:
+        raise SegError(f"{source} has a row that is not a name and three whole numbers") from None
+
+# %% ../nbs/01_labels.ipynb #3547a1a3
+def _below_empty(names, colors):
+    "The `LabelSet` whose value 0 is `empty`, and whose value 1 is the first of the names."
+    return LabelSet((EMPTY, *names), ((0, 0, 0), *colors))
+
 # %% ../nbs/01_labels.ipynb #4def3ba5
 def parse_labels(
     text,                # The contents of a labels.csv
     source="labels.csv", # What to call it in an error
 ):
     "`LabelSet` of a labels.csv: mask value 0 is `empty`, row i is value i+1."
-    rows = _csv_rows(text, source)
-    try:
-        table = [_label_row(row) for row in rows]
-    except ValueError:
-        raise SegError(f"{source} has a row that is not a name and three whole numbers") from None
+    table = _csv_table(text, source)
     if not table:
         raise SegError(f"{source} has no labels; write one row a label")
-    names, colors = zip(*table)
-    return LabelSet((EMPTY, *names), ((0, 0, 0), *colors))
+    return _below_empty(*zip(*table))
 
 # %% ../nbs/01_labels.ipynb #2fa34e11
 def _labelmap_row(line):
@@ -167,19 +195,29 @@ def _labelmap_row(line):
     name, color, *_ = line.split(":")
     return name.strip(), tuple(int(value) for value in color.split(","))
 
+# %% ../nbs/01_labels.ipynb #6f87611a
+def _labelmap_lines(text):
+    "The lines of a labelmap.txt that are neither empty nor comments."
+    lines = text.lstrip("\ufeff").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+# %% ../nbs/01_labels.ipynb #5965575d
+def _background_of(names):
+    "The index of the label that means nothing, by its name; None where there is none."
+    found = (i for i, name in enumerate(names) if name.lower() in (EMPTY, "background"))
+    return next(found, None)
+
 # %% ../nbs/01_labels.ipynb #d9727323
 def parse_labelmap(
     text,                  # The contents of a labelmap.txt
     source="labelmap.txt", # What to call it in an error
 ):
     "`LabelSet` of CVAT's labelmap.txt, lines `name:red,green,blue:parts:actions`: row i is value i."
-    lines = [line for line in text.lstrip("\ufeff").splitlines() if line.strip() and not line.startswith("#")]
     try:
-        names, colors = zip(*map(_labelmap_row, lines))
+        names, colors = zip(*map(_labelmap_row, _labelmap_lines(text)))
     except ValueError:
         raise SegError(f"{source} needs lines like name:255,0,0:: and has others, or none") from None
-    background = next((i for i, name in enumerate(names) if name.lower() in (EMPTY, "background")), None)
-    return LabelSet(names, colors, background=background)
+    return LabelSet(names, colors, background=_background_of(names))
 
 # %% ../nbs/01_labels.ipynb #55631e7c
 def read_labels(
@@ -196,6 +234,16 @@ def read_labels(
         hint = f"copy it from Assets/Data~ or write one with the header {','.join(CSV_HEADER)}"
         raise SegError(f"{path} is missing; {hint}") from None
 
+# %% ../nbs/01_labels.ipynb #92e25cfd
+def _csv_text(labels):
+    "The contents of the labels.csv of a table."
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(CSV_HEADER)
+    for name, color in zip(labels.codes[1:], labels.colors[1:]):
+        rows.writerow([name, *color])
+    return text.getvalue()
+
 # %% ../nbs/01_labels.ipynb #30198a6d
 def write_labels(
     labels, # A `LabelSet` whose value 0 is `empty`
@@ -204,13 +252,8 @@ def write_labels(
     "Write the table as labels.csv, whole or not at all."
     if labels.codes[0] != EMPTY:
         raise SegError(f"labels.csv holds tables whose value 0 is {EMPTY!r}, this one has {labels.codes[0]!r}")
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(CSV_HEADER)
-    for name, color in zip(labels.codes[1:], labels.colors[1:]):
-        rows.writerow([name, *color])
     with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.write_text(_csv_text(labels), encoding="utf-8")
 
 # %% ../nbs/01_labels.ipynb #353b3102
 ROOM_LABELS = parse_labels("""LabelName,LabelColor_Red,LabelColor_Green,LabelColor_Blue
@@ -239,15 +282,15 @@ items_phone,177,76,178
 live_dog,255,221,0
 """, "ROOM_LABELS")
 
+# %% ../nbs/01_labels.ipynb #4cccd73d
+def _every_third_bit(number, first):
+    "The bits `first`, `first` + 3, ... of a number as one byte, the highest bit first."
+    return sum((number >> (3*place + first) & 1) << (7 - place) for place in range(8))
+
 # %% ../nbs/01_labels.ipynb #9dcb574e
 def _bit_color(number):
     "(red, green, blue) of one number: its bits 0, 3, 6, ... are red from the highest place down, and so on."
-    channels = [0, 0, 0]
-    for place in range(8):
-        for channel in range(3):
-            bit = number >> (3*place + channel) & 1
-            channels[channel] |= bit << (7 - place)
-    return tuple(channels)
+    return tuple(_every_third_bit(number, first) for first in range(3))
 
 # %% ../nbs/01_labels.ipynb #c3f2da23
 def bit_colors(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAMVID', 'CAMVID_PARTS', 'VOC', 'FACES', 'IMAGE_WORDS', 'MASK_WORDS', 'SPLITS', 'LAYOUTS', 'read_rooms', 'read_nyuv2',
-           'read_camvid', 'read_voc', 'read_faces', 'SoloImage', 'read_solo', 'ImageFolder', 'Part', 'folder_parts',
+           'Part', 'read_camvid', 'read_voc', 'read_faces', 'SoloImage', 'read_solo', 'ImageFolder', 'folder_parts',
            'join_by_words', 'join_one_folder', 'Stored', 'stored_values', 'MaskReading', 'guess_table', 'Annotations',
            'find_annotations', 'PlainFiles', 'plain_files', 'read_plain', 'data_sets_inside', 'find_pairs']
 
@@ -14,16 +14,17 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import filterfalse
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .core import SegError, read_json
-from .datasets import Joined, Pair, SegData, Unpaired, check_paired, image_files, join_pairs
+from .datasets import Joined, Pair, SegData, Unpaired, check_paired, image_files, join_pairs, text_lines
 from .labels import EMPTY, IGNORE, ROOM_LABELS, LabelSet, bit_colors, read_labels, table_change
-from .masks import open_image, whole_numbers
+from .masks import CHANNELS, is_gray, open_image, pack_colors, whole_numbers
 
 # %% ../nbs/04_layouts.ipynb #6ce545c2
 def _generation(root):
@@ -44,49 +45,77 @@ def _drawn_with(generation):
         labels = list(labels)[1:]
     return tuple(labels)
 
+# %% ../nbs/04_layouts.ipynb #4b78e7cd
+def _has_folders(root, *names):
+    "Has a folder these folders in it?"
+    return all((root/name).is_dir() for name in names)
+
+# %% ../nbs/04_layouts.ipynb #ac2a0d4c
+def _first_existing(*paths):
+    "The first of these paths that exists; None where none does."
+    return next((path for path in paths if path.exists()), None)
+
+# %% ../nbs/04_layouts.ipynb #93e1672e
+def _join_folders(images, masks, **options):
+    "`Joined` of a folder of images and a folder of masks; the options are those of `join_pairs`."
+    return join_pairs(image_files(images), image_files(masks), **options)
+
+# %% ../nbs/04_layouts.ipynb #0ae6c9b6
+def _data_of(joined, root, layout, labels, **fields):
+    "The `SegData` of what was joined, with its other fields."
+    return SegData(root, layout, labels, joined.pairs, unpaired=joined.unpaired, **fields)
+
+# %% ../nbs/04_layouts.ipynb #ddf36736
+def _room_table(root):
+    "The label table of a folder of rooms, `ROOM_LABELS` where it has none."
+    table = root/"labels.csv"
+    return read_labels(table) if table.exists() else ROOM_LABELS
+
+# %% ../nbs/04_layouts.ipynb #cff36573
+def _room_of(name, rooms):
+    "The room of an image as text, from {name: room}; None where it is not noted."
+    return str(rooms[name]) if name in rooms else None
+
 # %% ../nbs/04_layouts.ipynb #089d0b5f
 def read_rooms(root):
     "`screenshots/{id}.png` with `labels/{id}.png`, `labels.csv`, and `generation.json` for the rooms; else None."
-    if not ((root/"screenshots").is_dir() and (root/"labels").is_dir()):
+    if not _has_folders(root, "screenshots", "labels"):
         return None
-    table = root/"labels.csv"
-    labels = read_labels(table) if table.exists() else ROOM_LABELS
-    generation = _generation(root)
-    rooms = generation.get("rooms", {})
-
-    def group(name):
-        return str(rooms[name]) if name in rooms else None
-
-    joined = join_pairs(image_files(root/"screenshots"), image_files(root/"labels"), group=group)
-    return SegData(root, "rooms", labels, joined.pairs, unpaired=joined.unpaired, drawn_with=_drawn_with(generation))
+    labels, generation = _room_table(root), _generation(root)
+    group = partial(_room_of, rooms=generation.get("rooms", {}))
+    joined = _join_folders(root/"screenshots", root/"labels", group=group)
+    return _data_of(joined, root, "rooms", labels, drawn_with=_drawn_with(generation))
 
 # %% ../nbs/04_layouts.ipynb #e722ecef
 def _nyuv2_part(root):
     "(folder with `images` and `labels`, split) of a folder of NYUv2; None where there is none."
-    parts = ((root/"train", None), (root, "test" if root.name == "test" else None), (root/"test", "test"))
-    for folder, split in parts:
-        if (folder/"images").is_dir() and (folder/"labels").is_dir():
+    own_split = "test" if root.name == "test" else None
+    for folder, split in ((root/"train", None), (root, own_split), (root/"test", "test")):
+        if _has_folders(folder, "images", "labels"):
             return folder, split
     return None
 
 # %% ../nbs/04_layouts.ipynb #b40f49a3
 def _read_codes(path):
     "Label names in a text file, one a line, as a tuple."
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(text_lines(path))
+
+# %% ../nbs/04_layouts.ipynb #4564a813
+def _nyuv2_labels(codes):
+    "The `LabelSet` of NYUv2: values count from 0, all are labels but 255, and none is painted black."
+    return LabelSet(codes, bit_colors(len(codes) + 1)[1:], background=None)
 
 # %% ../nbs/04_layouts.ipynb #17031bba
 def read_nyuv2(root):
     "`images/`, `labels/` and `classes.txt` (or one up), 255 is void, frames in the order of filming; else None."
-    table = next((path for path in (root/"classes.txt", root.parent/"classes.txt") if path.exists()), None)
+    table = _first_existing(root/"classes.txt", root.parent/"classes.txt")
     part = _nyuv2_part(root)
     if table is None or part is None:
         return None
     folder, split = part
-    codes = _read_codes(table)
-    labels = LabelSet(codes, bit_colors(len(codes) + 1)[1:], background=None)
-    joined = join_pairs(image_files(folder/"images"), image_files(folder/"labels"), split=split)
-    return SegData(root, "nyuv2", labels, joined.pairs, "value", joined.unpaired)
+    labels = _nyuv2_labels(_read_codes(table))
+    joined = _join_folders(folder/"images", folder/"labels", split=split)
+    return _data_of(joined, root, "nyuv2", labels, decoder="value")
 
 # %% ../nbs/04_layouts.ipynb #c245b884
 CAMVID = LabelSet(
@@ -96,31 +125,51 @@ CAMVID = LabelSet(
     void=(11, IGNORE), background=None)
 CAMVID_PARTS = {"train": "train", "val": "valid", "test": "test"}
 
+# %% ../nbs/04_layouts.ipynb #3050ddcb
+class Part(NamedTuple):
+    "A folder of images with its folder of masks."
+    images: Path
+    masks: Path
+    split: str | None = None # 'train', 'valid' or 'test' where the folder's name says so
+
+# %% ../nbs/04_layouts.ipynb #be2d77c7
+def _camvid_part(root, name):
+    "The `Part` of CamVid of a name in `CAMVID_PARTS`."
+    return Part(root/name, root/f"{name}annot", CAMVID_PARTS[name])
+
+# %% ../nbs/04_layouts.ipynb #f27dec3d
+def _is_camvid_part(root, name):
+    "Are there images and masks of a part of CamVid in a folder?"
+    return _has_folders(root, name, f"{name}annot")
+
+# %% ../nbs/04_layouts.ipynb #53010709
+def _camvid_names(root):
+    "The parts of CamVid in a folder: all that are there, but `test` only where there is no `train`."
+    found = [name for name in CAMVID_PARTS if _is_camvid_part(root, name)]
+    return [name for name in found if name != "test" or "train" not in found]
+
 # %% ../nbs/04_layouts.ipynb #f4fcb91a
 def _camvid_parts(root):
-    "[(image folder, mask folder, split)] of a folder of CamVid, or of one of its image folders."
-    def parts(base, names):
-        return [(base/name, base/f"{name}annot", CAMVID_PARTS[name]) for name in names]
-    if root.name in CAMVID_PARTS and (root.parent/f"{root.name}annot").is_dir():
-        return parts(root.parent, [root.name])
-    there = [name for name in CAMVID_PARTS if (root/name).is_dir() and (root/f"{name}annot").is_dir()]
-    if "train" in there:
-        there = [name for name in there if name != "test"]
-    return parts(root, there)
+    "The `Part`s of a folder of CamVid, or of one of its image folders."
+    if root.name in CAMVID_PARTS and _is_camvid_part(root.parent, root.name):
+        return [_camvid_part(root.parent, root.name)]
+    return [_camvid_part(root, name) for name in _camvid_names(root)]
 
 # %% ../nbs/04_layouts.ipynb #e6afe09e
 def _join_all(joined):
     "One `Joined` of several."
-    pairs = [pair for part in joined for pair in part.pairs]
-    unpaired = [file for part in joined for file in part.unpaired]
-    return Joined(tuple(pairs), tuple(unpaired))
+    pairs, unpaired = zip(*joined)
+    return Joined(sum(pairs, ()), sum(unpaired, ()))
+
+# %% ../nbs/04_layouts.ipynb #f21a82df
+def _camvid_sequence(name):
+    "The sequence that an image of CamVid is from: the beginning of its name."
+    return name.split("_")[0]
 
 # %% ../nbs/04_layouts.ipynb #8e9483c4
-def _camvid_joined(images, masks, split):
-    "`Joined` of one part of CamVid; an image's name begins with its sequence."
-    def sequence(name):
-        return name.split("_")[0]
-    return join_pairs(image_files(images), image_files(masks), group=sequence, split=split)
+def _camvid_joined(part):
+    "`Joined` of one part of CamVid."
+    return _join_folders(part.images, part.masks, group=_camvid_sequence, split=part.split)
 
 # %% ../nbs/04_layouts.ipynb #94fc9fdd
 def read_camvid(root):
@@ -128,8 +177,8 @@ def read_camvid(root):
     parts = _camvid_parts(root)
     if not parts:
         return None
-    joined = _join_all([_camvid_joined(*part) for part in parts])
-    return SegData(root, "camvid", CAMVID, joined.pairs, "value", joined.unpaired)
+    joined = _join_all(map(_camvid_joined, parts))
+    return _data_of(joined, root, "camvid", CAMVID, decoder="value")
 
 # %% ../nbs/04_layouts.ipynb #709d8f5d
 VOC = LabelSet(
@@ -140,27 +189,37 @@ VOC = LabelSet(
 def _voc_root(root):
     "The folder of VOC with `SegmentationClass` in it, at one of the usual places; None where there is none."
     places = (root, root/"VOC2012", root/"VOCdevkit"/"VOC2012")
-    return next((place for place in places if (place/"SegmentationClass").is_dir()), None)
+    return next((place for place in places if _has_folders(place, "SegmentationClass")), None)
+
+# %% ../nbs/04_layouts.ipynb #a27c3e0b
+def _voc_list(root, part, split):
+    "{name: split} of one list of VOC; empty where there is no such list."
+    path = root/"ImageSets"/"Segmentation"/f"{part}.txt"
+    return dict.fromkeys(_read_codes(path), split) if path.exists() else {}
 
 # %% ../nbs/04_layouts.ipynb #36535145
 def _voc_lists(root):
     "{name: split} from the lists in `ImageSets/Segmentation`; the test list only where there is no other."
-    found = {}
-    for part, split in (("train", "train"), ("val", "valid"), ("test", "test")):
-        path = root/"ImageSets"/"Segmentation"/f"{part}.txt"
-        if path.exists() and not (part == "test" and found):
-            found.update(dict.fromkeys(_read_codes(path), split))
-    return found
+    found = _voc_list(root, "train", "train") | _voc_list(root, "val", "valid")
+    return found or _voc_list(root, "test", "test")
+
+# %% ../nbs/04_layouts.ipynb #f4494cfd
+def _with_split(pair, lists):
+    "A pair with the split that the lists, {name: split}, give it."
+    return replace(pair, split=lists.get(pair.name))
+
+# %% ../nbs/04_layouts.ipynb #b49ef76a
+def _named(files, names):
+    "The files that are called one of these names, whatever their type."
+    return [file for file in files if file.stem in names]
 
 # %% ../nbs/04_layouts.ipynb #eeaa8a32
 def _voc_joined(root, lists):
     "`Joined` of the files that the lists name, or of all masks where there are no lists."
     masks = image_files(root/"SegmentationClass")
     names = set(lists) or {mask.stem for mask in masks}
-    images = [image for image in image_files(root/"JPEGImages") if image.stem in names]
-    joined = join_pairs(images, [mask for mask in masks if mask.stem in names])
-    pairs = tuple(replace(pair, split=lists.get(pair.name)) for pair in joined.pairs)
-    return Joined(pairs, joined.unpaired)
+    joined = join_pairs(_named(image_files(root/"JPEGImages"), names), _named(masks, names))
+    return Joined(tuple(_with_split(pair, lists) for pair in joined.pairs), joined.unpaired)
 
 # %% ../nbs/04_layouts.ipynb #cb5a2b24
 def _voc_note(lists, joined):
@@ -168,6 +227,14 @@ def _voc_note(lists, joined):
     there = {pair.name for pair in joined.pairs} | {u.file.stem for u in joined.unpaired}
     absent = [name for name in lists if name not in there]
     return f"{len(absent)} listed names have no files, like {absent[0]!r}" if absent else ""
+
+# %% ../nbs/04_layouts.ipynb #d92a6547
+def _voc_table(root):
+    "(labels, decoder) of a folder of VOC: its own colors where it has a labelmap.txt, as CVAT writes it."
+    labelmap = root/"labelmap.txt"
+    if labelmap.exists():
+        return read_labels(labelmap), "color"
+    return VOC, "value"
 
 # %% ../nbs/04_layouts.ipynb #24153949
 def read_voc(root):
@@ -177,9 +244,8 @@ def read_voc(root):
         return None
     lists = _voc_lists(root)
     joined = _voc_joined(root, lists)
-    labelmap = root/"labelmap.txt"
-    labels, decoder = (read_labels(labelmap), "color") if labelmap.exists() else (VOC, "value")
-    return SegData(root, "voc", labels, joined.pairs, decoder, joined.unpaired, _voc_note(lists, joined))
+    labels, decoder = _voc_table(root)
+    return _data_of(joined, root, "voc", labels, decoder=decoder, note=_voc_note(lists, joined))
 
 # %% ../nbs/04_layouts.ipynb #ba65babc
 FACES = LabelSet(
@@ -187,16 +253,26 @@ FACES = LabelSet(
      "mouth_interior", "top_lip", "bottom_lip", "neck", "hair", "beard", "clothing", "glasses", "headwear", "facewear"),
     bit_colors(19))
 
+# %% ../nbs/04_layouts.ipynb #371daa9a
+def _is_face_mask(file):
+    "Is a file called like a mask of FaceSynthetics?"
+    return re.fullmatch("[0-9]{6}_seg", file.stem) is not None
+
+# %% ../nbs/04_layouts.ipynb #f6ef5fae
+def _own_group(name):
+    "A group of its own for each image."
+    return name
+
 # %% ../nbs/04_layouts.ipynb #5979cc2c
 def read_faces(root):
     "FaceSynthetics: `{id}.png` beside `{id}_seg.png`, every image is another person; else None."
     files = image_files(root)
-    masks = [file for file in files if re.fullmatch("[0-9]{6}_seg", file.stem)]
+    masks = list(filter(_is_face_mask, files))
     if not masks:
         return None
-    images = [file for file in files if file not in set(masks)]
-    joined = join_pairs(images, masks, "_seg", group=lambda name: name)
-    return SegData(root, "faces", FACES, joined.pairs, "value", joined.unpaired)
+    images = list(filterfalse(_is_face_mask, files))
+    joined = join_pairs(images, masks, "_seg", group=_own_group)
+    return _data_of(joined, root, "faces", FACES, decoder="value")
 
 # %% ../nbs/04_layouts.ipynb #b739cda9
 class SoloImage(NamedTuple):
@@ -204,41 +280,64 @@ class SoloImage(NamedTuple):
     pair: Pair
     colors: dict # {label name: (red, green, blue)}
 
+# %% ../nbs/04_layouts.ipynb #16b9f412
+def _instance_colors(annotation):
+    "{label name: (red, green, blue)} of one annotation of SOLO."
+    instances = annotation.get("instances", [])
+    return {instance["labelName"]: tuple(instance["pixelValue"][:3]) for instance in instances}
+
 # %% ../nbs/04_layouts.ipynb #3b692094
 def _solo_image(file, capture, annotation):
     "The `SoloImage` of one capture and its annotation."
-    instances = annotation.get("instances", [])
-    colors = {instance["labelName"]: tuple(instance["pixelValue"][:3]) for instance in instances}
+    colors = _instance_colors(annotation)
     image, mask = file.parent/capture["filename"], file.parent/annotation["filename"]
     return SoloImage(Pair(image, mask, group=file.parent.name), colors)
+
+# %% ../nbs/04_layouts.ipynb #fab94484
+def _is_label_mask(annotation):
+    "Is an annotation of SOLO a mask of labels?"
+    return "SemanticSegmentation" in annotation.get("@type", "")
+
+# %% ../nbs/04_layouts.ipynb #a19c320d
+def _capture_images(file, capture):
+    "The `SoloImage`s of one capture: one for each mask of labels."
+    masks = filter(_is_label_mask, capture.get("annotations", []))
+    return [_solo_image(file, capture, annotation) for annotation in masks]
 
 # %% ../nbs/04_layouts.ipynb #36a986d9
 def _solo_images(file):
     "The `SoloImage`s of one frame's JSON file."
-    found = []
     try:
-        for capture in read_json(file, "restore it").get("captures", []):
-            for annotation in capture.get("annotations", []):
-                if "SemanticSegmentation" in annotation.get("@type", ""):
-                    found.append(_solo_image(file, capture, annotation))
+        captures = read_json(file, "restore it").get("captures", [])
+        return sum((_capture_images(file, capture) for capture in captures), [])
     except (KeyError, TypeError, AttributeError) as e:
         raise SegError(f"{file} is not a frame of Unity SOLO ({type(e).__name__}: {e}); restore it") from None
-    return found
 
-# %% ../nbs/04_layouts.ipynb #b75bb0fb
-def read_solo(root):
-    "Unity SOLO: `sequence.N/stepN.frame_data.json` names the files and the colors; else None."
-    files = sorted(root.glob("*/*.frame_data.json")) or sorted(root.glob("*.frame_data.json"))
-    if not files:
-        return None
+# %% ../nbs/04_layouts.ipynb #ac2364d2
+def _frame_files(root):
+    "The JSON files of the frames in a folder of SOLO, or in one of its sequences."
+    return sorted(root.glob("*/*.frame_data.json")) or sorted(root.glob("*.frame_data.json"))
+
+# %% ../nbs/04_layouts.ipynb #2754b4ce
+def _read_frames(files):
+    "(pairs, {label name: color}) of the frames of SOLO."
     pairs, colors = [], {}
     for file in files:
         for image in _solo_images(file):
             pairs.append(image.pair)
             _add_colors(colors, image.colors, file)
+    return tuple(pairs), colors
+
+# %% ../nbs/04_layouts.ipynb #b75bb0fb
+def read_solo(root):
+    "Unity SOLO: `sequence.N/stepN.frame_data.json` names the files and the colors; else None."
+    files = _frame_files(root)
+    if not files:
+        return None
+    pairs, colors = _read_frames(files)
     labels = LabelSet((EMPTY, *colors), ((0, 0, 0), *colors.values()))
     note = f"RGBA masks, the colors of {len(colors)} labels named by frame_data.json"
-    return SegData(root, "solo", labels, tuple(pairs), "color", note=note)
+    return SegData(root, "solo", labels, pairs, "color", note=note)
 
 # %% ../nbs/04_layouts.ipynb #5098b07f
 def _add_colors(colors, new, file):
@@ -270,49 +369,75 @@ class ImageFolder(NamedTuple):
     is_masks: bool # Does a word of its path say that it holds masks?
     key: tuple     # The words of its path that say neither image nor mask
 
+# %% ../nbs/04_layouts.ipynb #8f53b674
+def _is_hidden(parts):
+    "Does one of the parts of a path begin with a dot?"
+    return any(part.startswith(".") for part in parts)
+
+# %% ../nbs/04_layouts.ipynb #3141935e
+def _says_what_it_holds(name):
+    "Does a folder's name say that it holds images, masks or a split?"
+    return not (MASK_WORDS | IMAGE_WORDS | SPLITS.keys()).isdisjoint(_words(name))
+
 # %% ../nbs/04_layouts.ipynb #13547788
 def _is_inside(parts):
     "Is a folder below the root a part of the data set, and not hidden, and not another data set?"
-    ours = MASK_WORDS | IMAGE_WORDS | SPLITS.keys()
-    hidden = any(part.startswith(".") for part in parts)
-    return not hidden and (len(parts) == 1 or bool(ours & set(_words(parts[0]))))
+    return not _is_hidden(parts) and (len(parts) == 1 or _says_what_it_holds(parts[0]))
 
-# %% ../nbs/04_layouts.ipynb #2bd7e99a
-def _image_folders(root, depth=3):
-    "The `ImageFolder`s in and below a folder. A data set in a folder of its own is not looked into."
+# %% ../nbs/04_layouts.ipynb #0b8f48c5
+def _folders_below(root, depth):
+    "The folder itself and the folders below it, down to a depth. A data set in a folder of its own is not looked into."
     folders = [root]
     for n in range(1, depth + 1):
         below = sorted(root.glob("*/"*n))
         folders += [folder for folder in below if _is_inside(folder.relative_to(root).parts)]
-    found = []
-    for folder in folders:
-        if folder.is_dir() and image_files(folder):
-            words = _words(folder.relative_to(root))
-            key = tuple(word for word in words if word not in MASK_WORDS | IMAGE_WORDS)
-            found.append(ImageFolder(folder, bool(MASK_WORDS & set(words)), key))
-    return found
+    return folders
 
-# %% ../nbs/04_layouts.ipynb #3050ddcb
-class Part(NamedTuple):
-    "A folder of images with its folder of masks."
-    images: Path
-    masks: Path
-    split: str | None = None # 'train', 'valid' or 'test' where the folder's name says so
+# %% ../nbs/04_layouts.ipynb #60fc1f2e
+def _other_words(words):
+    "The words that say neither image nor mask."
+    return tuple(word for word in words if word not in MASK_WORDS | IMAGE_WORDS)
+
+# %% ../nbs/04_layouts.ipynb #a52ea87e
+def _image_folder(folder, root):
+    "The `ImageFolder` of a folder below a root."
+    words = _words(folder.relative_to(root))
+    return ImageFolder(folder, not MASK_WORDS.isdisjoint(words), _other_words(words))
+
+# %% ../nbs/04_layouts.ipynb #8371e202
+def _has_images(folder):
+    "Is this a folder with image files in it?"
+    return folder.is_dir() and bool(image_files(folder))
+
+# %% ../nbs/04_layouts.ipynb #2bd7e99a
+def _image_folders(root, depth=3):
+    "The `ImageFolder`s in and below a folder."
+    folders = filter(_has_images, _folders_below(root, depth))
+    return [_image_folder(folder, root) for folder in folders]
+
+# %% ../nbs/04_layouts.ipynb #2feddb41
+def _split_of(words):
+    "'train', 'valid' or 'test' where one of the words says so; else None."
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 # %% ../nbs/04_layouts.ipynb #8d3664b4
 def _same_key_parts(image_folders, mask_folders):
     "A `Part` for each image and mask folder whose other words are the same."
     parts = []
     for image in image_folders:
-        split = next((SPLITS[word] for word in image.key if word in SPLITS), None)
-        parts += [Part(image.path, mask.path, split) for mask in mask_folders if mask.key == image.key]
+        masks = [mask for mask in mask_folders if mask.key == image.key]
+        parts += [Part(image.path, mask.path, _split_of(image.key)) for mask in masks]
     return parts
+
+# %% ../nbs/04_layouts.ipynb #5e9bee2e
+def _paths_text(folders, root):
+    "The paths of `ImageFolder`s below a root, as text."
+    return ", ".join(str(folder.path.relative_to(root)) for folder in folders)
 
 # %% ../nbs/04_layouts.ipynb #ee4dc253
 def _ambiguous(root, image_folders, mask_folders):
     "The `SegError` where folder names do not decide."
-    images = ", ".join(str(folder.path.relative_to(root)) for folder in image_folders)
-    masks = ", ".join(str(folder.path.relative_to(root)) for folder in mask_folders)
+    images, masks = _paths_text(image_folders, root), _paths_text(mask_folders, root)
     return SegError(f"{root}: which masks belong to which images? Images are in {images}, "
                     f"masks perhaps in {masks}; say images= and masks=")
 
@@ -321,6 +446,26 @@ def _are_clear(parts, mask_folders):
     "Is every mask folder in a part, and no image folder in two?"
     used_images, used_masks = {part.images for part in parts}, {part.masks for part in parts}
     return len(used_masks) == len(mask_folders) and len(used_images) == len(parts)
+
+# %% ../nbs/04_layouts.ipynb #ab74aac4
+def _match_folders(image_folders, mask_folders):
+    "The `Part`s by the words of their paths; a single image folder and a single mask folder belong together."
+    parts = _same_key_parts(image_folders, mask_folders)
+    if not parts and len(image_folders) == len(mask_folders) == 1:
+        return [Part(image_folders[0].path, mask_folders[0].path)]
+    return parts
+
+# %% ../nbs/04_layouts.ipynb #053dead5
+def _found_parts(root):
+    "The `Part`s by the names of the folders; `SegError` where these do not decide."
+    folders = _image_folders(root)
+    mask_folders = [folder for folder in folders if folder.is_masks]
+    image_folders = [folder for folder in folders if not folder.is_masks]
+    parts = _match_folders(image_folders, mask_folders)
+    is_open = not _are_clear(parts, mask_folders)
+    if is_open and (parts or not data_sets_inside(root)):
+        raise _ambiguous(root, image_folders, mask_folders)
+    return parts
 
 # %% ../nbs/04_layouts.ipynb #ffd4463f
 def folder_parts(
@@ -333,24 +478,32 @@ def folder_parts(
         return [Part(root/images, root/masks)]
     if images or masks:
         raise SegError("give both folders, images= and masks=")
-    folders = _image_folders(root)
-    mask_folders = [folder for folder in folders if folder.is_masks]
-    image_folders = [folder for folder in folders if not folder.is_masks]
-    parts = _same_key_parts(image_folders, mask_folders)
-    if not parts and len(image_folders) == len(mask_folders) == 1:
-        return [Part(image_folders[0].path, mask_folders[0].path)]
-    if mask_folders and not _are_clear(parts, mask_folders):
-        if parts or not data_sets_inside(root):
-            raise _ambiguous(root, image_folders, mask_folders)
-    return parts
+    return _found_parts(root)
+
+# %% ../nbs/04_layouts.ipynb #f8d5941f
+def _word_count(files):
+    "{word: how many of the files have it in their names}"
+    count = Counter()
+    for file in files:
+        count.update(set(_words(file.stem)))
+    return count
+
+# %% ../nbs/04_layouts.ipynb #5ef0cea7
+def _telling_words(files, others):
+    "The words in the names of files, without those that most of them share and none of the others has."
+    count, elsewhere = _word_count(files), _word_count(others)
+    return {word for word in count if word in elsewhere or count[word] <= len(files)/2}
+
+# %% ../nbs/04_layouts.ipynb #619fa025
+def _key(file, telling):
+    "The telling words of a file's name, in order."
+    return "_".join(word for word in _words(file.stem) if word in telling)
 
 # %% ../nbs/04_layouts.ipynb #5af74520
 def _distinct_keys(files, others):
     "Each name without the words that most of these files share and none of the others has."
-    count = Counter(word for file in files for word in set(_words(file.stem)))
-    elsewhere = {word for file in others for word in _words(file.stem)}
-    telling = {word for word in count if word in elsewhere or count[word] <= len(files)/2}
-    return ["_".join(word for word in _words(file.stem) if word in telling) for file in files]
+    telling = _telling_words(files, others)
+    return [_key(file, telling) for file in files]
 
 # %% ../nbs/04_layouts.ipynb #4b6783a9
 def _names_do_not_say(images, masks):
@@ -359,17 +512,43 @@ def _names_do_not_say(images, masks):
         f"the names do not say which mask belongs to which image, like {images[0].name} and {masks[0].name} in "
         f"{masks[0].parent}; give a mask its image's name, or name other folders with images= and masks=")
 
+# %% ../nbs/04_layouts.ipynb #4b38da45
+def _are_unique(values):
+    "Are no two of them equal?"
+    return len(set(values)) == len(values)
+
+# %% ../nbs/04_layouts.ipynb #e4a4e418
+def _without_partner(file_of, other_of, lacks, expected):
+    "The `Unpaired` files of {key: file} whose key is not in the other one."
+    return [Unpaired(file, lacks, expected) for key, file in file_of.items() if key not in other_of]
+
+# %% ../nbs/04_layouts.ipynb #7a4775d4
+def _pairs_by_key(image_of, mask_of, split):
+    "The `Pair`s of {key: image} and {key: mask}, in the order of the images."
+    keys = [key for key in image_of if key in mask_of]
+    return tuple(Pair(image_of[key], mask_of[key], split=split) for key in keys)
+
 # %% ../nbs/04_layouts.ipynb #bcd6eb04
 def _joined_by_keys(images, masks, image_keys, mask_keys, split):
     "`Joined` of the images and masks with equal keys."
     image_of, mask_of = dict(zip(image_keys, images)), dict(zip(mask_keys, masks))
-    pairs = tuple(Pair(image, mask_of[key], split=split) for key, image in image_of.items() if key in mask_of)
-    is_unique = len(image_of) == len(images) and len(mask_of) == len(masks)
-    if not pairs or not is_unique:
+    pairs = _pairs_by_key(image_of, mask_of, split)
+    if not (pairs and _are_unique(image_keys) and _are_unique(mask_keys)):
         raise _names_do_not_say(images, masks)
-    unpaired = [Unpaired(image, "mask", pairs[0].mask) for key, image in image_of.items() if key not in mask_of]
-    unpaired += [Unpaired(mask, "image", pairs[0].image) for key, mask in mask_of.items() if key not in image_of]
+    unpaired = _without_partner(image_of, mask_of, "mask", pairs[0].mask)
+    unpaired += _without_partner(mask_of, image_of, "image", pairs[0].image)
     return Joined(pairs, tuple(unpaired))
+
+# %% ../nbs/04_layouts.ipynb #7da130ac
+def _most_match(joined, images, masks):
+    "Is at least half of what could be pairs joined?"
+    return 2*len(joined.pairs) >= min(len(images), len(masks))
+
+# %% ../nbs/04_layouts.ipynb #00b04c8c
+def _join_by_telling_words(images, masks, split):
+    "`Joined` by what tells the names of the images apart, and those of the masks."
+    image_keys, mask_keys = _distinct_keys(images, masks), _distinct_keys(masks, images)
+    return _joined_by_keys(images, masks, image_keys, mask_keys, split)
 
 # %% ../nbs/04_layouts.ipynb #3eab9117
 def join_by_words(
@@ -379,11 +558,11 @@ def join_by_words(
 ):
     "`Joined` by equal names, or, where hardly any are equal, by what tells the names apart."
     joined = join_pairs(images, masks, split=split)
-    if 2*len(joined.pairs) >= min(len(images), len(masks)):
+    if _most_match(joined, images, masks):
         return joined
     if len(images) == len(masks) == 1:
         return _joined_by_keys(images, masks, [""], [""], split)
-    return _joined_by_keys(images, masks, _distinct_keys(images, masks), _distinct_keys(masks, images), split)
+    return _join_by_telling_words(images, masks, split)
 
 # %% ../nbs/04_layouts.ipynb #4e20d76f
 def _mask_ending(file):
@@ -391,17 +570,28 @@ def _mask_ending(file):
     found = re.search(r"[_\-. ]([A-Za-z]+)$", file.stem)
     return found[0] if found and found[1].lower() in MASK_WORDS else None
 
+# %% ../nbs/04_layouts.ipynb #488d7569
+def _usual_ending(files):
+    "The most frequent ending that says a file is a mask; None where no name has one."
+    endings = Counter(filter(None, map(_mask_ending, files)))
+    return max(endings, key=endings.get, default=None)
+
+# %% ../nbs/04_layouts.ipynb #e1a9b882
+def _join_by_ending(files, ending):
+    "`Joined` of the files of one folder, where masks have an ending and images have none."
+    masks = [file for file in files if file.stem.endswith(ending)]
+    images = [file for file in files if not file.stem.endswith(ending)]
+    return join_pairs(images, masks, ending)
+
 # %% ../nbs/04_layouts.ipynb #bba5ade2
 def join_one_folder(
     files, # Image files of one folder, images and masks together
 ):
     "`Joined` where a mask's name is its image's with a word like `mask` after it; empty where no name ends so."
-    endings = Counter(ending for ending in map(_mask_ending, files) if ending)
-    if not endings:
+    ending = _usual_ending(files)
+    if ending is None:
         return Joined((), ())
-    suffix = endings.most_common(1)[0][0]
-    masks = [file for file in files if file.stem.endswith(suffix)]
-    return join_pairs([file for file in files if file not in masks], masks, suffix)
+    return _join_by_ending(files, ending)
 
 # %% ../nbs/04_layouts.ipynb #b8e54126
 class Stored(NamedTuple):
@@ -416,10 +606,10 @@ def _runs(pixels):
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     return flat[np.append(0, changes)]
 
-# %% ../nbs/04_layouts.ipynb #164cd02f
-def _is_gray(pixels):
-    "Have the pixels one channel, or one and transparency, or three that are equal everywhere?"
-    return pixels.ndim == 2 or pixels.shape[2] == 2 or bool((pixels[..., :1] == pixels[..., :3]).all())
+# %% ../nbs/04_layouts.ipynb #63ed0d41
+def _values_in(pixels):
+    "The set of whole numbers that occur in an array."
+    return set(np.unique(_runs(pixels)).tolist())
 
 # %% ../nbs/04_layouts.ipynb #cd8316f7
 def stored_values(
@@ -427,11 +617,10 @@ def stored_values(
 ):
     "The `Stored` values of a mask, by itself. `SegError` where its pixels are no whole numbers from 0 to 65,535."
     pixels = whole_numbers(im)
-    if _is_gray(pixels):
-        pixels = pixels.reshape(*pixels.shape[:2], -1)[..., 0]
-        return Stored("value", set(np.unique(_runs(pixels)).tolist()))
-    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
-    return Stored("color", set(np.unique(_runs(red << 16 | green << 8 | blue)).tolist()))
+    if not is_gray(pixels):
+        return Stored("color", _values_in(pack_colors(pixels)))
+    gray = pixels if pixels.ndim == 2 else pixels[..., 0]
+    return Stored("value", _values_in(gray))
 
 # %% ../nbs/04_layouts.ipynb #6f24e79d
 def _stored_or_none(file):
@@ -445,26 +634,44 @@ def _stored_or_none(file):
     except SegError as e:
         raise SegError(f"{file}: {e}") from None
 
+# %% ../nbs/04_layouts.ipynb #75269685
+def _without_outliers(found):
+    "The `Stored` that do not hold far more values than most."
+    most = max(8, 3*np.median([len(stored.values) for stored in found] or [0]))
+    return [stored for stored in found if len(stored.values) <= most]
+
+# %% ../nbs/04_layouts.ipynb #61d9686b
+def _all_readable(masks):
+    "The `Stored` values of the mask files, without those that are damaged."
+    with ThreadPoolExecutor() as pool:
+        return list(filter(None, pool.map(_stored_or_none, masks)))
+
 # %% ../nbs/04_layouts.ipynb #73ba6ca1
 def _read_stored(masks):
     "The `Stored` values of the mask files, without those that are damaged or hold far more values than most."
-    with ThreadPoolExecutor() as pool:
-        found = [stored for stored in pool.map(_stored_or_none, masks) if stored]
-    usual = np.median([len(stored.values) for stored in found] or [0])
-    found = [stored for stored in found if len(stored.values) <= max(8, 3*usual)]
+    found = _without_outliers(_all_readable(masks))
     if not found:
         raise SegError(f"none of the {len(masks)} masks can be read, {masks[0]} is the first; see `seg_check`")
     return found
 
+# %% ../nbs/04_layouts.ipynb #7479768f
+def _as_colors(stored):
+    "The packed colors of a `Stored`; a gray number stands for the color of three such numbers."
+    if stored.kind == "color":
+        return stored.values
+    return {v << 16 | v << 8 | v for v in stored.values if v < 256}
+
+# %% ../nbs/04_layouts.ipynb #39e54fd9
+def _union(found):
+    "All values of several `Stored`, as they are."
+    return set().union(*(stored.values for stored in found))
+
 # %% ../nbs/04_layouts.ipynb #0dcdd21a
 def _merge_stored(found):
-    "One `Stored` of several; where some are of colors, a gray number stands for the color of three such numbers."
+    "One `Stored` of several, of colors where some are."
     if all(stored.kind == "value" for stored in found):
-        return Stored("value", set().union(*(stored.values for stored in found)))
-    values = set()
-    for kind, numbers in found:
-        values |= numbers if kind == "color" else {v << 16 | v << 8 | v for v in numbers if v < 256}
-    return Stored("color", values)
+        return Stored("value", _union(found))
+    return Stored("color", set().union(*map(_as_colors, found)))
 
 # %% ../nbs/04_layouts.ipynb #c11c7d96
 def _few(values):
@@ -479,12 +686,17 @@ def _are_label_numbers(values):
     smallest_gap = min(np.diff(labels), default=1)
     return bool(smallest_gap < 8 and labels[-1] < 254 and values != [0, IGNORE])
 
-# %% ../nbs/04_layouts.ipynb #b0355688
-def _check_numbers(values, folder):
-    "`SegError` where sorted numbers cannot be labels."
+# %% ../nbs/04_layouts.ipynb #117fb538
+def _check_not_all_void(values, folder):
+    "`SegError` where the masks hold nothing but void."
     if values == [IGNORE]:
         raise SegError(f"every pixel of the masks in {folder} is 255 (void), so there is nothing to learn; "
                        "if 255 is a label, say labels=a labels.csv")
+
+# %% ../nbs/04_layouts.ipynb #b0355688
+def _check_numbers(values, folder):
+    "`SegError` where sorted numbers cannot be labels."
+    _check_not_all_void(values, folder)
     if not _are_label_numbers(values) and len(values) > 254:
         raise SegError(f"the masks in {folder} hold {len(values)} different numbers, up to {values[-1]}, "
                        "too many for labels; say labels=a labels.csv, or correct the masks")
@@ -498,46 +710,79 @@ def _names_of(numbers, names):
         return "background", "foreground"
     return tuple(f"value_{number}" for number in numbers)
 
+# %% ../nbs/04_layouts.ipynb #34d900c1
+def _number_background(values):
+    "The value of the background among sorted numbers: 0 where it occurs, else None."
+    return 0 if values[0] == 0 else None
+
+# %% ../nbs/04_layouts.ipynb #be3d1601
+def _label_count(values, names):
+    "How many labels sorted numbers count: up to the largest that is not void, and as many as there are names."
+    largest = max(v for v in values if v != IGNORE)
+    return max(largest + 1, len(names))
+
+# %% ../nbs/04_layouts.ipynb #46c156f3
+def _counted_labels(values, names):
+    "The `LabelSet` of sorted numbers that count the labels: all numbers from 0 on are labels."
+    n = _label_count(values, names)
+    return LabelSet(_names_of(list(range(n)), names), bit_colors(n), (IGNORE,), _number_background(values))
+
 # %% ../nbs/04_layouts.ipynb #c08d01a7
 def _number_labels(values, names, folder):
     "The `LabelSet` of sorted numbers that occur in masks."
     _check_numbers(values, folder)
-    background = 0 if values[0] == 0 else None
     if _are_label_numbers(values):
-        largest = max(v for v in values if v != IGNORE)
-        numbers = list(range(max(largest + 1, len(names))))
-        return LabelSet(_names_of(numbers, names), bit_colors(len(numbers)), (IGNORE,), background)
-    return LabelSet(_names_of(values, names), bit_colors(len(values)), (), background, tuple(values))
+        return _counted_labels(values, names)
+    colors = bit_colors(len(values))
+    return LabelSet(_names_of(values, names), colors, (), _number_background(values), tuple(values))
+
+# %% ../nbs/04_layouts.ipynb #36d617fa
+def _unpack(color):
+    "(red, green, blue) of 0xRRGGBB."
+    return color >> 16, color >> 8 & 255, color & 255
+
+# %% ../nbs/04_layouts.ipynb #bb9076bb
+def _color_names(values):
+    "Names for packed colors, made up."
+    return [f"color_{v:06x}" if v else EMPTY for v in values]
 
 # %% ../nbs/04_layouts.ipynb #830751d6
 def _color_labels(values, names):
     "The `LabelSet` of sorted packed colors that occur in masks."
-    colors = tuple((v >> 16, v >> 8 & 255, v & 255) for v in values)
     if len(names) != len(values):
-        names = [f"color_{v:06x}" if v else EMPTY for v in values]
-    return LabelSet(tuple(names), colors, background=0 if values[0] == 0 else None)
+        names = _color_names(values)
+    return LabelSet(tuple(names), tuple(map(_unpack, values)), background=_number_background(values))
 
 # %% ../nbs/04_layouts.ipynb #40f91201
 def _channel_values(values):
     "{channel: sorted numbers in it} of packed colors."
-    shifts = {"red": 16, "green": 8, "blue": 0}
-    return {channel: sorted({v >> shift & 255 for v in values}) for channel, shift in shifts.items()}
+    channels = zip(*map(_unpack, values))
+    return {channel: sorted(set(numbers)) for channel, numbers in zip(CHANNELS, channels)}
+
+# %% ../nbs/04_layouts.ipynb #8034cd63
+def _used_channels(channels):
+    "The channels that hold more than zeros."
+    return [channel for channel, values in channels.items() if values != [0]]
 
 # %% ../nbs/04_layouts.ipynb #f7659607
 def _number_channel(channels):
     "The only channel that is used, if its numbers are small enough for labels; else None."
-    used = [channel for channel, values in channels.items() if values != [0]]
+    used = _used_channels(channels)
     if len(used) == 1 and channels[used[0]][-1] < 64:
         return used[0]
     return None
 
+# %% ../nbs/04_layouts.ipynb #cce2ec91
+def _usable_channels(channels):
+    "The decoders that read one channel, in words, for channels with a number of values that labels may have."
+    return [f"decoder='{c}' ({len(v)} values)" for c, v in channels.items() if 1 < len(v) < 255]
+
 # %% ../nbs/04_layouts.ipynb #651e43e4
 def _too_many_colors(values, channels, folder):
     "The `SegError` for masks with more colors than there can be labels."
-    few = [f"decoder='{c}' ({len(v)} values)" for c, v in channels.items() if 1 < len(v) < 255]
-    ways = " or ".join([", ".join(few), "labels=a labels.csv"] if few else ["labels=a labels.csv"])
+    ways = list(filter(None, [", ".join(_usable_channels(channels)), "labels=a labels.csv"]))
     return SegError(f"the masks in {folder} hold {len(values)} colors, too many for labels "
-                    f"(saved as JPEG, or numbers in one channel?); say {ways}")
+                    f"(saved as JPEG, or numbers in one channel?); say {' or '.join(ways)}")
 
 # %% ../nbs/04_layouts.ipynb #8354fbf4
 @dataclass(frozen=True)
@@ -547,19 +792,29 @@ class MaskReading:
     decoder: str # One of `masks.DECODERS`
     note: str    # The same in words
 
+# %% ../nbs/04_layouts.ipynb #b3603423
+def _reading_of_numbers(values, names, decoder, folder, where):
+    "The `MaskReading` of sorted numbers; `where` says what holds them."
+    labels = _number_labels(values, names, folder)
+    return MaskReading(labels, decoder, f"{where} the numbers {_few(values)}")
+
+# %% ../nbs/04_layouts.ipynb #5eaa3e92
+def _color_reading(values, names):
+    "The `MaskReading` where each of the packed colors is a label."
+    note = f"masks hold {len(values)} colors, each a label"
+    return MaskReading(_color_labels(values, names), "color", note)
+
 # %% ../nbs/04_layouts.ipynb #04163c97
 def _guess_from_colors(values, names, decoder, folder):
     "The `MaskReading` of sorted packed colors."
     channels = _channel_values(values)
     channel = decoder if decoder in channels else _number_channel(channels)
     if channel:
-        numbers = channels[channel]
-        note = f"the {channel} channel of the masks holds the numbers {_few(numbers)}"
-        return MaskReading(_number_labels(numbers, names, folder), channel, note)
+        where = f"the {channel} channel of the masks holds"
+        return _reading_of_numbers(channels[channel], names, channel, folder, where)
     if len(values) > 254:
         raise _too_many_colors(values, channels, folder)
-    note = f"masks hold {len(values)} colors, each a label"
-    return MaskReading(_color_labels(values, names), "color", note)
+    return _color_reading(values, names)
 
 # %% ../nbs/04_layouts.ipynb #c5d5d722
 def guess_table(
@@ -572,8 +827,7 @@ def guess_table(
     values, folder = sorted(stored.values), masks[0].parent
     if stored.kind == "color":
         return _guess_from_colors(values, names, decoder, folder)
-    note = f"masks hold the numbers {_few(values)}"
-    return MaskReading(_number_labels(values, names, folder), "value", note)
+    return _reading_of_numbers(values, names, "value", folder, "masks hold")
 
 # %% ../nbs/04_layouts.ipynb #9e70a84d
 class Annotations(NamedTuple):
@@ -593,13 +847,35 @@ _FORMATS = (  # name, words that its file holds, remedy, datumaro's name
     ("CVAT", (b"<annotations>", b"<image "), _IMPORT, "cvat"),
 )
 
+# %% ../nbs/04_layouts.ipynb #9c07cb55
+def _mapped(file):
+    "The contents of a file that is not empty, as a memory map."
+    with open(file, "rb") as f:
+        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+
 # %% ../nbs/04_layouts.ipynb #8f6e63c8
 def _holds(file, words):
     "Does a file hold all of these byte strings?"
     if not file.stat().st_size:
         return False
-    with open(file, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with _mapped(file) as content:
         return all(content.find(word) >= 0 for word in words)
+
+# %% ../nbs/04_layouts.ipynb #e47b94a0
+def _annotation_files(root, most):
+    "Files that may be annotations: JSON in a folder or up to two folders down, and XML; `most` of each kind."
+    files = []
+    for pattern in ("*.json", "*/*.json", "*/*/*.json", "*.xml"):
+        files += sorted(root.glob(pattern))[:most]
+    return files
+
+# %% ../nbs/04_layouts.ipynb #6a468e21
+def _annotations_of(file, root):
+    "The `Annotations` that a file is; None where it is none."
+    for name, words, remedy, datumaro_name in _FORMATS:
+        if file.is_file() and _holds(file, words):
+            return Annotations(file, name, remedy.format(root=str(root), format=datumaro_name))
+    return None
 
 # %% ../nbs/04_layouts.ipynb #03c8c771
 def find_annotations(
@@ -607,13 +883,9 @@ def find_annotations(
     most=20, # Look into at most so many files
 ):
     "The first of the `Annotations` in a folder of images, or up to two folders down; None where there are none."
-    files = [file for pattern in ("*", "*/*", "*/*/*") for file in sorted(root.glob(f"{pattern}.json"))[:most]]
-    files += sorted(root.glob("*.xml"))[:most]
-    for file in islice(files, most):
-        for name, words, remedy, datumaro_name in _FORMATS:
-            if file.is_file() and _holds(file, words):
-                return Annotations(file, name, remedy.format(root=str(root), format=datumaro_name))
-    return None
+    files = _annotation_files(root, most)[:most]
+    found = (_annotations_of(file, root) for file in files)
+    return next(filter(None, found), None)
 
 # %% ../nbs/04_layouts.ipynb #5c43dddd
 def _annotation_sentence(found):
@@ -626,6 +898,18 @@ class PlainFiles(NamedTuple):
     joined: Joined
     where: str # Where images and masks lie
 
+# %% ../nbs/04_layouts.ipynb #e7b832aa
+def _parts_to_read(parts):
+    "The parts without those of a test, unless there are only such and parts to validate on."
+    if any(part.split in (None, "train") for part in parts):
+        return [part for part in parts if part.split != "test"]
+    return parts
+
+# %% ../nbs/04_layouts.ipynb #b46d18d3
+def _join_part(part):
+    "`Joined` of the files of one `Part`."
+    return join_by_words(image_files(part.images), image_files(part.masks), part.split)
+
 # %% ../nbs/04_layouts.ipynb #d2f98a8d
 def plain_files(
     root,        # Folder of the data set
@@ -633,14 +917,11 @@ def plain_files(
     masks=None,  # Folder of the masks inside it
 ):
     "The `PlainFiles` of a folder; no pairs where there are no masks. A test part is read only where there is no other."
-    parts = folder_parts(root, images, masks)
+    parts = _parts_to_read(folder_parts(root, images, masks))
     if not parts:
         return PlainFiles(join_one_folder(image_files(root)), "one folder")
-    if any(part.split in (None, "train") for part in parts):
-        parts = [part for part in parts if part.split != "test"]
-    joined = [join_by_words(image_files(part.images), image_files(part.masks), part.split) for part in parts]
     where = ", ".join(f"{part.images.name} and {part.masks.name}" for part in parts)
-    return PlainFiles(_join_all(joined), where)
+    return PlainFiles(_join_all(map(_join_part, parts)), where)
 
 # %% ../nbs/04_layouts.ipynb #86754666
 def _refuse_panoptic(root):
@@ -652,48 +933,68 @@ def _refuse_panoptic(root):
 # %% ../nbs/04_layouts.ipynb #86b763e3
 def _own_table(root):
     "The `LabelSet` in a folder's labels.csv or labelmap.txt; None where it has neither."
-    for path in (root/"labels.csv", root/"labelmap.txt"):
-        if path.exists():
-            return read_labels(path)
-    return None
+    path = _first_existing(root/"labels.csv", root/"labelmap.txt")
+    return read_labels(path) if path else None
+
+# %% ../nbs/04_layouts.ipynb #7fe6a98a
+def _own_names(root):
+    "The label names in a folder's classes.txt; none where it has no such file."
+    path = root/"classes.txt"
+    return _read_codes(path) if path.exists() else ()
+
+# %% ../nbs/04_layouts.ipynb #4d07124d
+def _guess_masks(root, pairs, decoder):
+    "The `MaskReading` of the masks of some pairs; `SegError` where these number objects."
+    _refuse_panoptic(root)
+    return guess_table([pair.mask for pair in pairs], _own_names(root), decoder)
 
 # %% ../nbs/04_layouts.ipynb #693f4e69
 def read_plain(root, images=None, masks=None, labels=None, decoder="auto"):
     "Folders under any names; the table from labels.csv, labelmap.txt, classes.txt or the masks; else None."
     files = plain_files(root, images, masks)
-    pairs, unpaired = files.joined
-    if not pairs:
+    if not files.joined.pairs:
         return None
     note = f"images and masks in {files.where}"
     labels = labels or _own_table(root)
-    if labels:
-        return SegData(root, "plain", labels, pairs, decoder, unpaired, note)
-    _refuse_panoptic(root)
-    names = _read_codes(root/"classes.txt") if (root/"classes.txt").exists() else ()
-    reading = guess_table([pair.mask for pair in pairs], names, decoder)
-    note = f"{note}; {reading.note}: {reading.labels.n_classes} labels"
-    return SegData(root, "plain", reading.labels, pairs, reading.decoder, unpaired, note)
+    if not labels:
+        reading = _guess_masks(root, files.joined.pairs, decoder)
+        labels, decoder = reading.labels, reading.decoder
+        note = f"{note}; {reading.note}: {labels.n_classes} labels"
+    return _data_of(files.joined, root, "plain", labels, decoder=decoder, note=note)
 
 # %% ../nbs/04_layouts.ipynb #9b968f32
 LAYOUTS = {"rooms": read_rooms, "solo": read_solo, "voc": read_voc, "camvid": read_camvid, "nyuv2": read_nyuv2,
            "faces": read_faces, "plain": read_plain}
 
+# %% ../nbs/04_layouts.ipynb #819d1e33
+def _is_known(folder):
+    "Does a reader of a known layout understand a folder?"
+    return any(read(folder) for read in LAYOUTS.values() if read is not read_plain)
+
 # %% ../nbs/04_layouts.ipynb #f92d169c
 def _is_data_set(folder):
     "Is a folder a data set of a known layout, or a plain one?"
-    known = [read for read in LAYOUTS.values() if read is not read_plain]
     try:
-        return any(read(folder) for read in known) or bool(plain_files(folder).joined.pairs)
+        return _is_known(folder) or bool(plain_files(folder).joined.pairs)
     except SegError:
         return False
+
+# %% ../nbs/04_layouts.ipynb #7f59e3fc
+def _subfolders(root):
+    "The folders right in a folder that are not hidden, sorted."
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
 
 # %% ../nbs/04_layouts.ipynb #68dd43ed
 def data_sets_inside(
     root, # A folder
 ):
     "Names of the folders right in `root` that are data sets."
-    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
-    return [folder.name for folder in folders if _is_data_set(folder)]
+    return [folder.name for folder in _subfolders(root) if _is_data_set(folder)]
+
+# %% ../nbs/04_layouts.ipynb #f94eccd7
+def _has_mat_files(root):
+    "Is there a file of Matlab's anywhere in a folder?"
+    return next(root.rglob("*.mat"), None) is not None
 
 # %% ../nbs/04_layouts.ipynb #01bc5336
 def _no_masks(root, n):
@@ -701,10 +1002,24 @@ def _no_masks(root, n):
     found = find_annotations(root)
     if found:
         return f"{root} holds {n} images but no masks; {_annotation_sentence(found)}"
-    has_mat = next(root.rglob("*.mat"), None)
-    why = "; its .mat files number regions and do not name them, so there are no labels to learn" if has_mat else ""
+    regions = "; its .mat files number regions and do not name them, so there are no labels to learn"
+    why = regions if _has_mat_files(root) else ""
     remedy = "add a folder `masks` with a mask of each image's name, or say images= and masks="
     return f"{root} holds {n} images but no masks{why}; {remedy}"
+
+# %% ../nbs/04_layouts.ipynb #05e0b763
+def _image_count(root):
+    "How many image files are in the `ImageFolder`s of a folder."
+    return sum(len(image_files(folder.path)) for folder in _image_folders(root))
+
+# %% ../nbs/04_layouts.ipynb #d1f3abd8
+def _not_plain(root):
+    "Why a folder is no plain data set, in one sentence."
+    n = _image_count(root)
+    if n:
+        return _no_masks(root, n)
+    simplest = "the simplest is screenshots/1.png with labels/1.png and a labels.csv"
+    return f"{root} is not laid out as any of {', '.join(LAYOUTS)}; {simplest}"
 
 # %% ../nbs/04_layouts.ipynb #e7d38ffb
 def _not_a_data_set(root, layout):
@@ -714,43 +1029,71 @@ def _not_a_data_set(root, layout):
     inside = data_sets_inside(root)
     if inside:
         return f"{root} is not a data set itself but holds {', '.join(inside)}; name one of them"
-    n = sum(len(image_files(folder.path)) for folder in _image_folders(root))
-    if n:
-        return _no_masks(root, n)
-    simplest = "the simplest is screenshots/1.png with labels/1.png and a labels.csv"
-    return f"{root} is not laid out as any of {', '.join(LAYOUTS)}; {simplest}"
+    return _not_plain(root)
 
-# %% ../nbs/04_layouts.ipynb #acb7c88a
-def _check_request(root, layout):
-    "`SegError` where the folder is missing or the layout unknown."
-    if not root.is_dir():
-        hint = f"check the path, or make rooms with `seg_generate 200 --out {root}`"
-        raise SegError(f"the folder {root} does not exist; {hint}")
-    if layout not in ("auto", *LAYOUTS):
-        raise SegError(f"there is no layout {layout!r}; take auto, {', '.join(LAYOUTS)}")
-
-# %% ../nbs/04_layouts.ipynb #bb8a7379
-def _check_found(data, strict):
-    "`SegError` where a data set cannot be used."
+# %% ../nbs/04_layouts.ipynb #e3d7d19d
+def _check_table(data):
+    "`SegError` where the label table is not the one that the masks were made with."
     change = table_change(data.drawn_with, data.labels)
     if change:
         raise SegError(f"the label table of {data.root} is not the one its masks were made with: {change}. "
                        "Put the rows back in their old order, and add new labels at the end")
-    if strict:
-        check_paired(data.unpaired)
+
+# %% ../nbs/04_layouts.ipynb #a0013d80
+def _check_folder(root):
+    "`SegError` where a folder is missing."
+    if not root.is_dir():
+        hint = f"check the path, or make rooms with `seg_generate 200 --out {root}`"
+        raise SegError(f"the folder {root} does not exist; {hint}")
+
+# %% ../nbs/04_layouts.ipynb #bac9afdb
+def _check_layout(layout):
+    "`SegError` where there is no such layout."
+    if layout not in ("auto", *LAYOUTS):
+        raise SegError(f"there is no layout {layout!r}; take auto, {', '.join(LAYOUTS)}")
+
+# %% ../nbs/04_layouts.ipynb #5f961605
+def _check_any_pairs(data, strict):
+    "`SegError` where there are no pairs; files without a partner will do where these are allowed."
     if not data.pairs and (strict or not data.unpaired):
         hint = f"make some with `seg_generate 200 --out {data.root}`"
         raise SegError(f"{data.root} holds no pairs of image and mask; {hint}")
+
+# %% ../nbs/04_layouts.ipynb #bb8a7379
+def _check_found(data, strict):
+    "`SegError` where a data set cannot be used."
+    _check_table(data)
+    if strict:
+        check_paired(data.unpaired)
+    _check_any_pairs(data, strict)
+
+# %% ../nbs/04_layouts.ipynb #5a78325c
+def _read_as(name, root, options):
+    "The `SegData` of a folder of a layout; None where it is not of this layout."
+    if name == "plain":
+        return read_plain(root, **options)
+    return LAYOUTS[name](root)
 
 # %% ../nbs/04_layouts.ipynb #bbbcdf18
 def _read_folder(root, layout, options):
     "The `SegData` of a folder by the first reader that knows it; None where none does."
     names = LAYOUTS if layout == "auto" else [layout]
-    for name in names:
-        data = read_plain(root, **options) if name == "plain" else LAYOUTS[name](root)
-        if data is not None:
-            return data
-    return None
+    found = (_read_as(name, root, options) for name in names)
+    return next((data for data in found if data is not None), None)
+
+# %% ../nbs/04_layouts.ipynb #ad822dbe
+def _label_set(labels):
+    "A `LabelSet`, read from its file where it is a path."
+    return read_labels(labels) if isinstance(labels, str | Path) else labels
+
+# %% ../nbs/04_layouts.ipynb #6003f1a5
+def _find(root, layout, options):
+    "The `SegData` of a folder; `SegError` that says why it is none."
+    is_own = options["images"] or options["masks"]
+    data = _read_folder(root, "plain" if is_own else layout, options)
+    if data is None:
+        raise SegError(_not_a_data_set(root, layout))
+    return data
 
 # %% ../nbs/04_layouts.ipynb #2f4bec33
 def find_pairs(
@@ -764,13 +1107,11 @@ def find_pairs(
 ):
     "`SegData` of a folder. `SegError` when it is missing, of no known layout, empty, or its label table was changed."
     root = Path(root)
-    _check_request(root, layout)
-    if isinstance(labels, str | Path):
-        labels = read_labels(labels)
+    _check_folder(root)
+    _check_layout(layout)
+    labels = _label_set(labels)
     options = {"images": images, "masks": masks, "labels": labels, "decoder": decoder or "auto"}
-    data = _read_folder(root, "plain" if images or masks else layout, options)
-    if data is None:
-        raise SegError(_not_a_data_set(root, layout))
+    data = _find(root, layout, options)
     data = replace(data, labels=labels or data.labels, decoder=decoder or data.decoder)
     _check_found(data, strict)
     return data

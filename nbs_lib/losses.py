@@ -19,6 +19,19 @@ from torch.nn.functional import cross_entropy
 from .core import SegError
 from .labels import IGNORE
 
+# %% ../nbs/09_losses.ipynb #ddd03c5e
+def _labeled_pixels(counts, labels):
+    "float64 (n_classes,): pixels of each class; `SegError` where there are none at all."
+    pixels = counts[:, :labels.n_classes].sum(0).astype(np.float64)
+    if not pixels.any():
+        raise SegError("there are no labeled pixels to weight the classes by")
+    return pixels
+
+# %% ../nbs/09_losses.ipynb #126a3f30
+def _power_weights(share, power):
+    "The shares to the power of -`power`, scaled to a mean of 1 over the pixels."
+    return share**-power/(share*share**-power).sum()
+
 # %% ../nbs/09_losses.ipynb #fac65fa7
 def class_weights(
     counts,   # Pixel counts (pairs, 256) from `mask_check`
@@ -30,13 +43,10 @@ def class_weights(
 
     Classes that never appear have weight 1. `SegError` without labeled pixels.
     """
-    pixels = counts[:, :labels.n_classes].sum(0).astype(np.float64)
-    if not pixels.any():
-        raise SegError("there are no labeled pixels to weight the classes by")
+    pixels = _labeled_pixels(counts, labels)
     shown = pixels > 0
-    share = pixels[shown]/pixels.sum()
     weights = np.ones(labels.n_classes)
-    weights[shown] = share**-power/(share*share**-power).sum()
+    weights[shown] = _power_weights(pixels[shown]/pixels.sum(), power)
     return np.minimum(weights, cap).astype(np.float32)
 
 # %% ../nbs/09_losses.ipynb #03bb0382
@@ -62,12 +72,16 @@ class CrossEntropyLoss(SegmentationLoss):
 
     def forward(self, logits, target):
         "The loss, one float32 number."
-        labeled = target != IGNORE
         total = cross_entropy(logits.float(), target, self.weights, ignore_index=IGNORE, reduction='sum')
+        return total/self.total_weight(target)
+
+    def total_weight(self, target):
+        "Sum of the weights of the labeled pixels, never 0."
+        labeled = target != IGNORE
         if self.weights is None:
-            return total/labeled.sum().clamp(min=1)
+            return labeled.sum().clamp(min=1)
         weights = self.weights[target.where(labeled, 0)]*labeled
-        return total/weights.sum().clamp(min=1e-6)
+        return weights.sum().clamp(min=1e-6)
 
 # %% ../nbs/09_losses.ipynb #0369a5e5
 class OverlapSums(NamedTuple):
@@ -76,6 +90,11 @@ class OverlapSums(NamedTuple):
     predicted: torch.Tensor # P: probability of the class, to a power
     labeled: torch.Tensor   # Y: number of pixels
 
+# %% ../nbs/09_losses.ipynb #f3dc0530
+def _sums_by_class(values, classes, zeros):
+    "float (n_classes,): sum of values over the pixels of each class, both (n, 1, h, w); zeros are (n, n_classes)."
+    return zeros.scatter_add(1, classes.flatten(1), values.flatten(1)).sum(0)
+
 # %% ../nbs/09_losses.ipynb #9ece4055
 def overlap_sums(
     logits,   # (n, n_classes, h, w) float
@@ -83,13 +102,12 @@ def overlap_sums(
     power=1., # Power of the probabilities in the second sum
 ):
     "The `OverlapSums` of a batch, without a one-hot tensor."
-    labeled = target != IGNORE
-    probability = logits.softmax(1, dtype=torch.float32)*labeled[:, None]
-    classes = target.where(labeled, 0)
-    right = probability.gather(1, classes[:, None])
-    empty = probability.new_zeros(probability.shape[:2])
-    both = empty.scatter_add(1, classes.flatten(1), right.flatten(1)).sum(0)
-    pixels = empty.scatter_add(1, classes.flatten(1), labeled.float().flatten(1)).sum(0)
+    labeled = (target != IGNORE)[:, None]
+    classes = target[:, None].where(labeled, 0)
+    probability = logits.softmax(1, dtype=torch.float32)*labeled
+    zeros = probability.new_zeros(probability.shape[:2])
+    both = _sums_by_class(probability.gather(1, classes), classes, zeros)
+    pixels = _sums_by_class(labeled.float(), classes, zeros)
     powers = probability if power == 1 else probability.pow(power)
     return OverlapSums(both, powers.sum((0, 2, 3)), pixels)
 
@@ -111,13 +129,17 @@ class OverlapLoss(SegmentationLoss):
 
     def forward(self, logits, target):
         "The loss, one float32 number."
-        both, predicted, labeled = overlap_sums(logits, target, self.power)
-        wrong = self.alpha*(predicted - both) + self.beta*(labeled - both)
-        losses = 1 - (both + self.eps)/(both + wrong + self.eps)
-        present = labeled > 0
+        sums = overlap_sums(logits, target, self.power)
+        losses, present = self.class_losses(sums), sums.labeled > 0
         if self.present_only:
             return self.mean_of_classes(losses, present)
         return self.mean_of_classes(losses*present, torch.ones_like(present))
+
+    def class_losses(self, sums):
+        "The loss of each class, (n_classes,), from `OverlapSums`."
+        both, predicted, labeled = sums
+        wrong = self.alpha*(predicted - both) + self.beta*(labeled - both)
+        return 1 - (both + self.eps)/(both + wrong + self.eps)
 
 # %% ../nbs/09_losses.ipynb #5642b2fd
 DiceLoss = partial(OverlapLoss, .5, .5)
@@ -200,21 +222,29 @@ class SegLoss(nn.Module):
         "Labels (n, h, w)."
         return logits.argmax(1)
 
+# %% ../nbs/09_losses.ipynb #35bf5566
+def _parse_factor(text, spec):
+    "The factor of a loss, 1 where none is written; `SegError` where it is no number."
+    try:
+        return float(text or 1)
+    except ValueError:
+        raise SegError(f"{text!r} in the loss {spec!r} is not a number; write it like 0.5*dice") from None
+
+# %% ../nbs/09_losses.ipynb #333cf509
+def _parse_term(term, spec):
+    "(factor, name) of one term of a sum; `SegError` for what is no loss."
+    text, _, name = term.rpartition('*')
+    factor = _parse_factor(text, spec)
+    if name not in LOSSES:
+        raise SegError(f"there is no loss {name!r}; take {', '.join(LOSSES)}, or a sum like cross_entropy+0.5*dice")
+    return factor, name
+
 # %% ../nbs/09_losses.ipynb #693a493e
 def parse_loss(
     spec, # E.g. 'cross_entropy+0.5*dice'
 ):
     "[(factor, name)]; `SegError` for what is no loss."
-    terms = []
-    for term in spec.replace(' ', '').split('+'):
-        factor, _, name = term.rpartition('*')
-        try:
-            terms.append((float(factor or 1), name))
-        except ValueError:
-            raise SegError(f"{factor!r} in the loss {spec!r} is not a number; write it like 0.5*dice") from None
-        if name not in LOSSES:
-            raise SegError(f"there is no loss {name!r}; take {', '.join(LOSSES)}, or a sum like cross_entropy+0.5*dice")
-    return terms
+    return [_parse_term(term, spec) for term in spec.replace(' ', '').split('+')]
 
 # %% ../nbs/09_losses.ipynb #454faa53
 def seg_loss(

@@ -11,6 +11,12 @@ import numpy as np
 from .core import SegError
 from .labels import IGNORE
 
+# %% ../nbs/08_metrics.ipynb #b8a73dd7
+def _check_sizes(pred, target):
+    "`SegError` where two flat masks differ in size."
+    if pred.shape != target.shape:
+        raise SegError(f"a prediction of {pred.size} pixels cannot be scored against a target of {target.size}")
+
 # %% ../nbs/08_metrics.ipynb #9c29199c
 def confusion_matrix(
     pred,      # Predicted mask(s): uint8 or another integer type, any shape
@@ -19,8 +25,7 @@ def confusion_matrix(
 ):
     "int64 (n_classes, n_classes) in pixels: row = target, column = prediction. `SegError` when the shapes differ."
     pred, target = np.asarray(pred).ravel(), np.asarray(target).ravel()
-    if pred.shape != target.shape:
-        raise SegError(f"a prediction of {pred.size} pixels cannot be scored against a target of {target.size}")
+    _check_sizes(pred, target)
     labeled = target != IGNORE
     cells = target[labeled].astype(np.int64)*n_classes + pred[labeled]
     return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
@@ -51,6 +56,14 @@ def _ratio(part, whole):
     "part/whole as a float; NaN where the whole is 0."
     return float(part/whole) if whole else float('nan')
 
+# %% ../nbs/08_metrics.ipynb #f6ac0aa9
+def _foreground(n_classes, background):
+    "bool (n_classes,): is a class not the background?"
+    foreground = np.ones(n_classes, bool)
+    if background is not None:
+        foreground[background] = False
+    return foreground
+
 # %% ../nbs/08_metrics.ipynb #8b6f7256
 def scores(
     matrix,       # Confusion matrix, row = target
@@ -63,14 +76,21 @@ def scores(
     """
     matrix = np.asarray(matrix, np.float64)
     iou, dice, target = class_scores(matrix)
-    right = matrix.diagonal()
-    foreground = np.ones(len(matrix), bool)
-    if background is not None:
-        foreground[background] = False
+    right, foreground = matrix.diagonal(), _foreground(len(matrix), background)
     return dict(
         foreground_accuracy=_ratio(right[foreground].sum(), target[foreground].sum()),
         dice=_mean(dice), miou=_mean(iou),
         accuracy=_ratio(right.sum(), matrix.sum()))
+
+# %% ../nbs/08_metrics.ipynb #9dafac2d
+def _score_or_none(value):
+    "A score as a float; None for NaN, where the class does not occur."
+    return None if np.isnan(value) else float(value)
+
+# %% ../nbs/08_metrics.ipynb #2c8e7b7a
+def _dice_key(row):
+    "What rows of `class_table` are sorted by: Dice, absent labels below all."
+    return -1 if row[2] is None else row[2]
 
 # %% ../nbs/08_metrics.ipynb #be9c2193
 def class_table(
@@ -80,21 +100,23 @@ def class_table(
     "Rows (label, IoU, Dice, target pixels), best Dice first; absent labels come last, with None for scores."
     rows = []
     for name, iou, dice, pixels in zip(labels.codes, *class_scores(matrix), strict=True):
-        absent = np.isnan(dice)
-        rows.append((name, None if absent else float(iou), None if absent else float(dice), int(pixels)))
-    return sorted(rows, key=lambda row: -1 if row[2] is None else row[2], reverse=True)
+        rows.append((name, _score_or_none(iou), _score_or_none(dice), int(pixels)))
+    return sorted(rows, key=_dice_key, reverse=True)
 
 # %% ../nbs/08_metrics.ipynb #c1179b2b
 def _score_text(value):
     "A score in eight columns."
     return '  absent' if value is None else f'{value:8.4f}'
 
+# %% ../nbs/08_metrics.ipynb #562c50b4
+def _table_line(name, iou, dice, pixels):
+    "A row of `class_table` as text."
+    return f'{name:24}{_score_text(iou)} {_score_text(dice)}{pixels:13,}'
+
 # %% ../nbs/08_metrics.ipynb #c0330fbd
 def format_table(
     rows, # From `class_table`
 ):
     "The table of classes as text."
-    lines = [f"{'label':24}{'IoU':>8}{'Dice':>9}{'pixels':>13}"]
-    for name, iou, dice, pixels in rows:
-        lines.append(f'{name:24}{_score_text(iou)} {_score_text(dice)}{pixels:13,}')
-    return '\n'.join(lines)
+    header = f"{'label':24}{'IoU':>8}{'Dice':>9}{'pixels':>13}"
+    return '\n'.join([header, *(_table_line(*row) for row in rows)])

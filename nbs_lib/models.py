@@ -123,6 +123,17 @@ def _read_state(path):
         return load_file(path)
     return torch.load(path, weights_only=True, map_location='cpu')
 
+# %% ../nbs/10_models.ipynb #044665d0
+def _encoder_of(model):
+    "The encoder of a network: its `encoder`, or the first part of fastai's DynamicUnet."
+    return model.encoder if hasattr(model, 'encoder') else model[0]
+
+# %% ../nbs/10_models.ipynb #b402645f
+def _differing(state, own):
+    "Names of an encoder's own tensors that a state lacks, or has in another shape."
+    needed = [name for name in own if not name.endswith('num_batches_tracked')]
+    return [name for name in needed if name not in state or state[name].shape != own[name].shape]
+
 # %% ../nbs/10_models.ipynb #9af4ec1f
 def load_encoder(
     model, # From `build_model`
@@ -132,16 +143,35 @@ def load_encoder(
 
     Names and shapes must be the encoder's own, a `SegError` says which differ. A head for classification is left out.
     """
-    state = _read_state(path)
-    encoder = model.encoder if hasattr(model, 'encoder') else model[0]
+    state, encoder = _read_state(path), _encoder_of(model)
     own = encoder.state_dict()
-    needed = [name for name in own if not name.endswith('num_batches_tracked')]
-    wrong = [name for name in needed if name not in state or state[name].shape != own[name].shape]
+    wrong = _differing(state, own)
     if wrong:
         raise SegError(f"{path} is not of this encoder: {len(wrong)} of its {len(own)} tensors are missing "
                        f"or differ in shape, the first is {wrong[0]}")
     known = {name: tensor for name, tensor in state.items() if name in own}
     nn.Module.load_state_dict(encoder, known, strict=False)
+
+# %% ../nbs/10_models.ipynb #fa6e921a
+def _not_fetched(weights, encoder, error):
+    "The `SegError` where pretrained weights could not be fetched."
+    name = "of ImageNet" if weights is True else weights
+    return SegError(f"the pretrained weights {name} of {encoder} could not be fetched ({error}); "
+                    "connect to the network once, give a file, or train with pretrained=False")
+
+# %% ../nbs/10_models.ipynb #b2579c15
+def _build(arch, n_classes, size, weights):
+    "A network whose encoder starts from published weights, or from none; `SegError` if impossible."
+    family, encoder = split_arch(arch)
+    hw = check_size(size)
+    try:
+        return FAMILIES[family].build(encoder, n_classes, hw, weights)
+    except (OSError, KeyError) as e:
+        if weights is None:
+            raise
+        raise _not_fetched(weights, encoder, e) from None
+    except (ValueError, RuntimeError) as e:
+        raise SegError(f"{arch} cannot be built: {str(e).splitlines()[0]}") from None
 
 # %% ../nbs/10_models.ipynb #4227140b
 def build_model(
@@ -151,20 +181,9 @@ def build_model(
     pretrained=False, # Start the encoder from ImageNet's weights? Or their name, or a file (.safetensors, .pth)
 ):
     "A network from normalized float32 images (n, 3, h, w) to logits (n, n_classes, h, w); `SegError` if impossible."
-    family, encoder = split_arch(arch)
-    hw = check_size(size)
     from_file = _is_weights_file(pretrained)
     weights = None if from_file or not pretrained else pretrained
-    try:
-        model = FAMILIES[family].build(encoder, n_classes, hw, weights)
-    except (OSError, KeyError) as e:
-        if weights is None:
-            raise
-        name = "of ImageNet" if weights is True else weights
-        raise SegError(f"the pretrained weights {name} of {encoder} could not be fetched ({e}); "
-                       "connect to the network once, give a file, or train with pretrained=False") from None
-    except (ValueError, RuntimeError) as e:
-        raise SegError(f"{arch} cannot be built: {str(e).splitlines()[0]}") from None
+    model = _build(arch, n_classes, size, weights)
     if from_file:
         load_encoder(model, pretrained)
     return model

@@ -32,6 +32,19 @@ def _write_part(folder, pairs):
         _link_or_copy(pair.image, folder/"images"/pair.image.name)
         _link_or_copy(pair.mask, folder/"annotations"/pair.image.name)
 
+# %% ../../nbs/experiments/04_faces.ipynb #bef627aa
+def _write_names(labels, path):
+    "Write the names of labels, one a line."
+    names = "\n".join(labels.codes) + "\n"
+    path.write_text(names, encoding="utf-8")
+
+# %% ../../nbs/experiments/04_faces.ipynb #82df2adc
+def _write_split(data, train, held_out, folder):
+    "Write the parts `train` and `val` of a data set, by the indices of their pairs, and the names of its labels."
+    _write_part(folder/"train", [data.pairs[i] for i in train])
+    _write_part(folder/"val", [data.pairs[i] for i in held_out])
+    _write_names(data.labels, folder/"classes.txt")
+
 # %% ../../nbs/experiments/04_faces.ipynb #ff42347d
 def split_faces(
     folder,    # FaceSynthetics, see `read_faces`
@@ -47,9 +60,6 @@ def split_faces(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         whole = Path(temporary)/out.name
-        _write_part(whole/"train", [data.pairs[i] for i in train])
-        _write_part(whole/"val", [data.pairs[i] for i in held_out])
-        names = "\n".join(data.labels.codes) + "\n"
-        (whole/"classes.txt").write_text(names, encoding="utf-8")
+        _write_split(data, train, held_out, whole)
         os.rename(whole, out)
     return find_pairs(out, labels=data.labels)

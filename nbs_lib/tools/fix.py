@@ -26,7 +26,7 @@ def file_groups(
 ):
     "The files that belong together, as lists of paths: image and mask of each pair, and each file without a partner."
     pairs = [[pair.image, pair.mask] for pair in data.pairs]
-    unpaired = [[lone.file] for lone in data.lone]
+    unpaired = [[u.file] for u in data.unpaired]
     return pairs + unpaired
 
 # %% ../../nbs/tools/01_fix.ipynb #86381425
