@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OPENVINO', 'LARGEST_SIDE', 'CANNOT_KNOW', 'RESIZE_MODES', 'OLD_RESIZE_MODES',
-           'manifest_path', 'manifest_sha256', 'check_one_file', 'check_manifest', 'read_model', 'shorten',
-           'check_graph', 'installed_providers', 'find_provider', 'usable_threads', 'session_options',
-           'OpenVinoSession', 'read_session', 'open_session', 'are_whole_numbers', 'check_net_size', 'check_stats',
-           'check_label_names', 'check_label_colors', 'check_label_table', 'check_split', 'read_claims', 'check_claims',
-           'read_metadata', 'HeldOut', 'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage', 'stretch',
-           'letterbox', 'to_net_size', 'to_image_size', 'Window', 'sliding_windows', 'count_windows', 'Prediction',
-           'check_net_input', 'check_answer', 'as_image', 'group_by_shape', 'predict_windows', 'Predictor',
-           'overlay_with_legend', 'output_names', 'write_prediction', 'predict_file', 'find_photos', 'seg_predict']
+           'export_again', 'manifest_path', 'manifest_sha256', 'check_one_file', 'check_manifest', 'read_bytes',
+           'read_model', 'shorten', 'tensor_types', 'check_graph', 'installed_providers', 'find_provider',
+           'usable_threads', 'session_options', 'OpenVinoSession', 'read_session', 'check_started', 'open_openvino',
+           'open_session', 'is_whole_number', 'are_whole_numbers', 'check_net_size', 'is_finite_number',
+           'are_three_numbers', 'are_stats', 'check_stats', 'is_label_name', 'check_label_names', 'check_label_colors',
+           'check_label_values', 'check_background', 'check_label_table', 'check_split', 'check_format',
+           'decode_claims', 'read_claims', 'check_claims', 'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs',
+           'print_doubt', 'resize_mode', 'NetImage', 'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'Window',
+           'window_starts', 'sliding_windows', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input',
+           'check_shape', 'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least', 'predict_windows',
+           'Predictor', 'run_session', 'side_by_side', 'overlay_with_legend', 'free_name', 'output_names',
+           'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'predict_file', 'photos_in',
+           'find_photos', 'predict_files', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
 import hashlib
@@ -22,6 +27,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +46,12 @@ from .show import legend, overlay, shares
 FORMAT = 1  # version of what an exported file says about itself
 EXPORT_AGAIN = 'export the model again with `seg_export`'
 
+def export_again(
+    what, # What is wrong with a file
+):
+    "`SegError` that says what is wrong and what to do about it."
+    return SegError(f"{what}; {EXPORT_AGAIN}")
+
 def manifest_path(
     path, # An ONNX file
 ):
@@ -56,7 +68,7 @@ def manifest_sha256(
         return None
     content = read_json(manifest, EXPORT_AGAIN)
     if not isinstance(content, dict):
-        raise SegError(f"{manifest} is not a manifest but a JSON {type(content).__name__}; {EXPORT_AGAIN}")
+        raise export_again(f"{manifest} is not a manifest but a JSON {type(content).__name__}")
     return content.get('sha256')
 
 # %% ../nbs/15_predict.ipynb #85e346a5
@@ -68,8 +80,7 @@ def check_one_file(
 ):
     "`SegError` where some of the weights lie in another file."
     if _WEIGHTS_OUTSIDE in data:
-        what = f"{path} keeps its weights in a second file"
-        raise SegError(f"{what}; export it again with `seg_export`, which writes one file")
+        raise export_again(f"{path} keeps its weights in a second file")
 
 # %% ../nbs/15_predict.ipynb #baf7fe28
 def check_manifest(
@@ -82,15 +93,21 @@ def check_manifest(
         raise SegError(f"{what}; copy both again, or {EXPORT_AGAIN}")
 
 # %% ../nbs/15_predict.ipynb #5d3d22b9
-def read_model(
+def read_bytes(
     path, # An ONNX file
 ):
-    "The file's bytes and their sha256; `SegError` if it is missing, not what its manifest says, or not whole."
+    "The file's bytes; `SegError` if it is missing."
     path = Path(path)
     if not path.is_file():
         how = f"ONNX.ipynb or `seg_export WEIGHTS --out {path.parent}`"
         raise SegError(f"the model {path} is missing; make it with {how}")
-    data = path.read_bytes()
+    return path.read_bytes()
+
+def read_model(
+    path, # An ONNX file
+):
+    "The file's bytes and their sha256; `SegError` if it is missing, not what its manifest says, or not whole."
+    data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     check_one_file(path, data)
     check_manifest(path, sha256)
@@ -108,16 +125,22 @@ def shorten(
     return text[:length] + '…'
 
 # %% ../nbs/15_predict.ipynb #f4f188c8
+def tensor_types(
+    session, # onnxruntime's session of a file
+):
+    "{name of an input or output: its type as onnxruntime writes it, e.g. 'tensor(uint8)'}"
+    tensors = [*session.get_inputs(), *session.get_outputs()]
+    return {tensor.name: tensor.type for tensor in tensors}
+
 def check_graph(
     session, # onnxruntime's session of the file
     path,    # The file, for error messages
 ):
     "`SegError` unless the graph takes `picture` and gives `mask` and `confidence`, all three uint8."
-    found = {tensor.name: tensor.type for tensor in (*session.get_inputs(), *session.get_outputs())}
+    found = tensor_types(session)
     for name in ('picture', 'mask', 'confidence'):
         if found.get(name) != 'tensor(uint8)':
-            what = f"{path} needs uint8 {name!r} and has {shorten(found)}"
-            raise SegError(f"{what}; export its weights again with `seg_export`")
+            raise export_again(f"{path} needs uint8 {name!r} and has {shorten(found)}")
 
 # %% ../nbs/15_predict.ipynb #b2634048
 OPENVINO = 'OpenVINO'  # the library of that name, which is not onnxruntime's provider of that name
@@ -204,11 +227,35 @@ def read_session(
     try:
         session = ort.InferenceSession(data, options, providers=[provider])
     except Exception as e:  # onnxruntime's errors have no common class of their own
-        reason = str(e).splitlines()[0]
-        what = f"{path} is not an ONNX model that onnxruntime {ort.__version__} can run ({reason})"
-        raise SegError(f"{what}; export it again with `seg_export`") from None
+        raise export_again(_unreadable(path, e)) from None
     check_graph(session, path)
     return session
+
+def _unreadable(path, error):
+    reason = str(error).splitlines()[0]
+    return f"{path} is not an ONNX model that onnxruntime {ort.__version__} can run ({reason})"
+
+# %% ../nbs/15_predict.ipynb #47c2de6d
+def check_started(
+    session, # onnxruntime's session
+    wanted,  # onnxruntime's name of the provider that it was asked for
+):
+    "`SegError` where onnxruntime would run the model somewhere else."
+    started = session.get_providers()[0]
+    if started != wanted:
+        what = f"onnxruntime could not start {wanted} and would have used {started}"
+        raise SegError(f"{what}; install what it needs, or ask for that one")
+
+# %% ../nbs/15_predict.ipynb #43b74abb
+def open_openvino(
+    path,    # The file, for error messages
+    data,    # Its bytes
+    options, # From `session_options`
+):
+    "`OpenVinoSession` of a model; onnxruntime checks the file and reads its metadata."
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = read_session(path, data, 'CPUExecutionProvider', options)
+    return OpenVinoSession(data, options.intra_op_num_threads, session.get_modelmeta())
 
 # %% ../nbs/15_predict.ipynb #948b9a7e
 def open_session(
@@ -221,17 +268,20 @@ def open_session(
     wanted = find_provider(provider)
     options = session_options(threads)
     if wanted == OPENVINO:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = read_session(path, data, 'CPUExecutionProvider', options)
-        return OpenVinoSession(data, options.intra_op_num_threads, session.get_modelmeta())
+        return open_openvino(path, data, options)
     session = read_session(path, data, wanted, options)
-    started = session.get_providers()[0]
-    if started != wanted:
-        what = f"onnxruntime could not start {wanted} and would have used {started}"
-        raise SegError(f"{what}; install what it needs, or ask for that one")
+    check_started(session, wanted)
     return session
 
 # %% ../nbs/15_predict.ipynb #242c1001
+def is_whole_number(
+    value,   # Anything that JSON can hold
+    lowest,  # Smallest that is allowed
+    highest, # Largest that is allowed
+):
+    "Is this a whole number in that range? True and False are not."
+    return type(value) is int and lowest <= value <= highest
+
 def are_whole_numbers(
     values,  # What JSON gave
     lowest,  # Smallest that is allowed
@@ -239,11 +289,9 @@ def are_whole_numbers(
     length=None, # How many there must be; None: any number of them
 ):
     "Is this a list of whole numbers in that range?"
-    if not isinstance(values, list):
+    if not isinstance(values, list) or length not in (None, len(values)):
         return False
-    if length is not None and len(values) != length:
-        return False
-    return all(type(v) is int and lowest <= v <= highest for v in values)
+    return all(is_whole_number(value, lowest, highest) for value in values)
 
 # %% ../nbs/15_predict.ipynb #3701e999
 LARGEST_SIDE = 4096 # pixels; a larger claim would ask for gigabytes at the first photo
@@ -257,33 +305,51 @@ def check_net_size(
         what = f"its size {shorten(size)} is not a height and a width"
         raise SegError(f"{what}, both multiples of 32 and at most {LARGEST_SIDE}")
 
-# %% ../nbs/15_predict.ipynb #35a64283
-def _three_numbers(values, lowest, highest):
+# %% ../nbs/15_predict.ipynb #102e1b79
+def is_finite_number(
+    value,   # Anything that JSON can hold
+    lowest,  # Smallest that is allowed
+    highest, # Largest that is allowed
+):
+    "Is this a finite number in that range? True and False are not."
+    return type(value) in (int, float) and math.isfinite(value) and lowest <= value <= highest
+
+def are_three_numbers(values, lowest, highest):
     "Is this a list of three finite numbers in that range?"
     if not isinstance(values, list) or len(values) != 3:
         return False
-    return all(type(v) in (int, float) and math.isfinite(v) and lowest <= v <= highest for v in values)
+    return all(is_finite_number(value, lowest, highest) for value in values)
+
+# %% ../nbs/15_predict.ipynb #35a64283
+def are_stats(
+    stats, # What the file says
+):
+    "Is this [mean, standard deviation] of red, green and blue?"
+    if not isinstance(stats, list) or len(stats) != 2:
+        return False
+    return all(are_three_numbers(values, 0, 1) for values in stats) and min(stats[1]) > 0
 
 def check_stats(
     stats, # What the file says, [mean, standard deviation] of red, green, blue
 ):
     "`SegError` unless the means lie in 0 to 1 and the standard deviations above 0 and up to 1."
-    is_pair = isinstance(stats, list) and len(stats) == 2
-    if is_pair and _three_numbers(stats[0], 0, 1) and _three_numbers(stats[1], 0, 1) and min(stats[1]) > 0:
-        return
-    wanted = 'three means from 0 to 1 and three standard deviations above 0 and up to 1'
-    raise SegError(f"its stats {shorten(stats)} are not {wanted}")
+    if not are_stats(stats):
+        wanted = 'three means from 0 to 1 and three standard deviations above 0 and up to 1'
+        raise SegError(f"its stats {shorten(stats)} are not {wanted}")
 
 # %% ../nbs/15_predict.ipynb #84b8e26a
+def is_label_name(
+    name, # Anything that JSON can hold
+):
+    "Is this a printable text of 1 to 100 characters?"
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100
+
 def check_label_names(
     codes, # What the file says
 ):
     "`SegError` unless this is a list of printable names, each of 1 to 100 characters."
-    if not isinstance(codes, list):
+    if not isinstance(codes, list) or not all(map(is_label_name, codes)):
         raise SegError(f"its label codes {shorten(codes)} are not a list of printable names")
-    for name in codes:
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 100:
-            raise SegError(f"its label codes {shorten(codes)} are not a list of printable names")
 
 # %% ../nbs/15_predict.ipynb #1f0d7f29
 def check_label_colors(
@@ -294,6 +360,23 @@ def check_label_colors(
         what = f"its label colors {shorten(colors)} are not lists of red, green and blue"
         raise SegError(f"{what}, whole numbers from 0 to 255")
 
+# %% ../nbs/15_predict.ipynb #1fa1e2e2
+def check_label_values(
+    table, # What the file says
+):
+    "`SegError` unless `void` and `values`, where they are there, are lists of whole numbers from 0 on."
+    for key in ('void', 'values'):
+        if not are_whole_numbers(table.get(key, []), 0, 2**31 - 1):
+            raise SegError(f"its label {key} {shorten(table[key])} are not whole numbers from 0 on")
+
+def check_background(
+    background, # What the file says
+    n_labels,   # How many labels there are
+):
+    "`SegError` unless this is the number of a label, or None."
+    if background is not None and not is_whole_number(background, 0, n_labels - 1):
+        raise SegError(f"its background {shorten(background)} is neither one of its {n_labels} labels nor null")
+
 # %% ../nbs/15_predict.ipynb #d5964ddd
 def check_label_table(
     table, # What the file says, as `LabelSet.to_dict` wrote it
@@ -303,12 +386,8 @@ def check_label_table(
         raise SegError(f"its labels {shorten(table)} are not a label table")
     check_label_names(table.get('codes'))
     check_label_colors(table.get('colors'))
-    for key in ('void', 'values'):
-        if not are_whole_numbers(table.get(key, []), 0, 2**31 - 1):
-            raise SegError(f"its label {key} {shorten(table[key])} are not whole numbers from 0 on")
-    background, n_labels = table.get('background'), len(table['codes'])
-    if background is not None and not are_whole_numbers([background], 0, n_labels - 1):
-        raise SegError(f"its background {shorten(background)} is neither one of its {n_labels} labels nor null")
+    check_label_values(table)
+    check_background(table.get('background'), len(table['codes']))
 
 # %% ../nbs/15_predict.ipynb #9bfd22c2
 def check_split(
@@ -319,21 +398,34 @@ def check_split(
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SegError(f"its split {shorten(split)} does not name the images that its training held out")
 
-# %% ../nbs/15_predict.ipynb #85001897
-def read_claims(
+# %% ../nbs/15_predict.ipynb #caae522f
+def check_format(
     props, # {name: text}, onnxruntime's metadata of the file
 ):
-    "What the file says about itself, decoded and checked; `SegError` where something is missing or cannot be."
+    "`SegError` unless the file says all that it must say, in this version's format."
     for key in ('format', 'labels', 'stats', 'size'):
         if key not in props:
             raise SegError(f"does not say its {key}, so it was not written by `seg_export`")
     if props['format'] != str(FORMAT):
         raise SegError(f"is of format {props['format'][:60]} and this version reads format {FORMAT}")
+
+# %% ../nbs/15_predict.ipynb #85001897
+def decode_claims(
+    props, # {name: text}, onnxruntime's metadata of the file
+):
+    "What the file says about itself, decoded from JSON; `SegError` where it cannot be."
     encoded = [key for key in ('labels', 'stats', 'size', 'split') if key in props]
     try:
-        claims = {key: json.loads(props[key]) for key in encoded}
+        return {key: json.loads(props[key]) for key in encoded}
     except (ValueError, RecursionError) as e:
         raise SegError(f"has unreadable metadata ({e})") from None
+
+def read_claims(
+    props, # {name: text}, onnxruntime's metadata of the file
+):
+    "What the file says about itself, decoded and checked; `SegError` where something is missing or cannot be."
+    check_format(props)
+    claims = decode_claims(props)
     check_claims(claims)
     return claims
 
@@ -351,22 +443,28 @@ def check_claims(
         raise SegError(f"is wrong: {e}") from None
 
 # %% ../nbs/15_predict.ipynb #dc81064c
+def read_props(
+    session, # From `open_session`
+    path,    # The file, for error messages
+):
+    "{name: text}, the metadata of a file; `SegError` where they cannot be read."
+    try:
+        return session.get_modelmeta().custom_metadata_map
+    except ValueError as e:
+        raise export_again(f"{path} has unreadable metadata ({e})") from None
+
 def read_metadata(
     session, # From `open_session`
     path,    # The file, for error messages
 ):
     """{'labels': `LabelSet`, 'stats': [mean, std], 'size': (height, width), 'arch', and 'split' if the training said
     what it held out …}; `SegError` when the file does not say, says it in another version, or says what cannot be."""
-    again = 'export its weights again with `seg_export`'
-    try:
-        props = session.get_modelmeta().custom_metadata_map
-    except ValueError as e:
-        raise SegError(f"{path} has unreadable metadata ({e}); {again}") from None
+    props = read_props(session, path)
     try:
         claims = read_claims(props)
         labels = LabelSet.from_dict(claims['labels'])
     except SegError as e:
-        raise SegError(f"{path} {e}; {again}") from None
+        raise export_again(f"{path} {e}") from None
     return props | claims | dict(labels=labels, size=tuple(claims['size']))
 
 # %% ../nbs/15_predict.ipynb #092e5a48
@@ -380,6 +478,14 @@ class HeldOut:
     remembered: bool # Does the model name them? Otherwise the split was drawn again
 
 # %% ../nbs/15_predict.ipynb #dc94c3ad
+def _of_split(name, asked, split):
+    "What was asked for, or else what the model says of its split; `SegError` where neither is known."
+    value = split.get(name) if asked is None else asked
+    if value is None:
+        what = f"the model does not say the {name} of its split"
+        raise SegError(f"{what}; give --valid and --seed as in its training")
+    return value
+
 def held_out_pairs(
     data,       # The `SegData` it was trained on
     split,      # What the model says its training held out
@@ -389,12 +495,7 @@ def held_out_pairs(
     "`HeldOut` of a data set; `SegError` where nobody says what was held out, or where some of it is missing."
     if valid is None and seed is None and 'names' in split:
         return HeldOut(held_out(data, split), True)
-    valid = split.get('valid') if valid is None else valid
-    seed = split.get('seed') if seed is None else seed
-    for name, value in dict(valid=valid, seed=seed).items():
-        if value is None:
-            what = f"the model does not say the {name} of its split"
-            raise SegError(f"{what}; give --valid and --seed as in its training")
+    valid, seed = _of_split('valid', valid, split), _of_split('seed', seed, split)
     return HeldOut(split_pairs(data, valid, seed)[1], False)
 
 # %% ../nbs/15_predict.ipynb #03944e47
@@ -440,6 +541,20 @@ def stretch(
     "`NetImage`: the whole photo at the model's size, whatever that does to its shape."
     return NetImage(_resized(image, tuple(size)), tuple(size))
 
+# %% ../nbs/15_predict.ipynb #27ec9042
+def _inside(image, size):
+    "(height, width) of an image as large as fits into `size`, in its own shape."
+    scale = min(size[0]/image.height, size[1]/image.width)
+    return max(1, round(image.height*scale)), max(1, round(image.width*scale))
+
+def _filled_up(photo, fill):
+    "The uint8 photo in the upper left of an image whose sides are multiples of 32; `fill` is the color of the rest."
+    height, width = (math.ceil(side/32)*32 for side in photo.shape[:2])
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[:] = np.asarray(fill, np.uint8)
+    pixels[:photo.shape[0], :photo.shape[1]] = photo
+    return pixels
+
 # %% ../nbs/15_predict.ipynb #85b1edd7
 def letterbox(
     image,          # RGB Pillow image
@@ -447,16 +562,8 @@ def letterbox(
     fill=(0, 0, 0), # Color of what is not photo, 0 to 255
 ):
     "`NetImage`: the photo in its own shape, as large as fits into `size`, filled up to multiples of 32."
-    scale = min(size[0]/image.height, size[1]/image.width)
-    inside = max(1, round(image.height*scale)), max(1, round(image.width*scale))
-    height, width = (math.ceil(side/32)*32 for side in inside)
-    photo = _resized(image, inside)
-    if inside == (height, width):
-        return NetImage(photo, inside)
-    pixels = np.empty((height, width, 3), np.uint8)
-    pixels[:] = np.asarray(fill, np.uint8)
-    pixels[:inside[0], :inside[1]] = photo
-    return NetImage(pixels, inside)
+    inside = _inside(image, size)
+    return NetImage(_filled_up(_resized(image, inside), fill), inside)
 
 # %% ../nbs/15_predict.ipynb #c31c6627
 def to_net_size(
@@ -494,14 +601,21 @@ class Window(NamedTuple):
     last: int  # Behind the last pixel that it decides
 
 # %% ../nbs/15_predict.ipynb #fde9a379
+def window_starts(
+    length, # Of the photo's side in pixels
+    window, # Of the network's
+):
+    "int array: where the windows begin. They are evenly spread and overlap by at least a quarter."
+    overlap = window//4
+    n = 1 if length <= window else math.ceil((length - overlap)/(window - overlap))
+    return np.linspace(0, max(0, length - window), n).round().astype(int)
+
 def sliding_windows(
     length, # Of the photo's side in pixels
     window, # Of the network's
 ):
     "List of `Window` along a side; together they decide each pixel exactly once."
-    overlap = window//4
-    n = 1 if length <= window else math.ceil((length - overlap)/(window - overlap))
-    starts = np.linspace(0, max(0, length - window), n).round().astype(int)
+    starts = window_starts(length, window)
     middles = (starts[:-1] + starts[1:] + window)//2
     cuts = [0, *middles.tolist(), length]
     return [Window(*numbers) for numbers in zip(starts.tolist(), cuts[:-1], cuts[1:], strict=True)]
@@ -524,25 +638,37 @@ class Prediction:
     confidence: np.ndarray # uint8 (height, width), 255 = certain
 
 # %% ../nbs/15_predict.ipynb #0afad8fe
+def is_net_input(
+    images, # Array
+):
+    "Is this uint8 (n, height, width, 3), with sides that are multiples of 32?"
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        return False
+    return images.shape[1] % 32 == 0 and images.shape[2] % 32 == 0
+
 def check_net_input(
     images, # Array for the network
 ):
     "`SegError` unless this is uint8 (n, height, width, 3) and both sides are multiples of 32."
-    is_images = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
-    if not is_images or images.shape[1] % 32 or images.shape[2] % 32:
+    if not is_net_input(images):
         wanted = 'uint8 (n, height, width, 3) with sides that are multiples of 32'
         raise SegError(f"the net takes {wanted}, not {images.dtype} {images.shape}")
 
 # %% ../nbs/15_predict.ipynb #29f0b551
-def check_answer(
+def check_shape(
     mask,       # uint8 array, the network's answer
     confidence, # uint8 array, the network's answer
     shape,      # (n, height, width) of the images
-    n_classes,  # How many labels there are
 ):
-    "`SegError` unless both are of this shape and every mask value has a label."
+    "`SegError` unless both are of this shape."
     if mask.shape != shape or confidence.shape != shape:
         raise SegError(f"answers {mask.shape} and {confidence.shape} where {shape} is needed")
+
+def check_values(
+    mask,      # uint8 array
+    n_classes, # How many labels there are
+):
+    "`SegError` unless every value has a label."
     if mask.size and mask.max() >= n_classes:
         raise SegError(f"answers value {mask.max()} and has {n_classes} labels, 0 to {n_classes - 1}")
 
@@ -569,7 +695,36 @@ def group_by_shape(
         groups.setdefault(array.shape, []).append(i)
     return list(groups.values())
 
+# %% ../nbs/15_predict.ipynb #1d27034b
+def window_pairs(
+    image, # RGB Pillow image
+    size,  # (height, width) of the model
+):
+    "Iterator of (`Window` down, `Window` across), one a place that the network looks at."
+    down = sliding_windows(image.height, size[0])
+    across = sliding_windows(image.width, size[1])
+    return product(down, across)
+
+def at_least(
+    image, # RGB Pillow image
+    size,  # (height, width)
+    fill,  # Color of what is added, 0 to 255
+):
+    "uint8 array: the image, filled up to the right and below where it is smaller than `size`."
+    shape = max(size[0], image.height), max(size[1], image.width), 3
+    photo = np.full(shape, fill, np.uint8)
+    photo[:image.height, :image.width] = image
+    return photo
+
 # %% ../nbs/15_predict.ipynb #2de21bc6
+def _seen(window, length):
+    "The slice of a photo's side that the network sees, for a network of this length."
+    return slice(window.start, window.start + length)
+
+def _decided(window, start=0):
+    "The slice of pixels that a window decides, counted from `start`."
+    return slice(window.first - start, window.last - start)
+
 def predict_windows(
     run,   # Function from uint8 (1, height, width, 3) to mask and confidence, uint8 (1, height, width)
     image, # RGB Pillow image
@@ -577,22 +732,14 @@ def predict_windows(
     fill,  # Color of what is not photo, 0 to 255
 ):
     "`Prediction` of a photo at its own resolution, window by window."
-    height, width = size
-    photo = np.full((max(height, image.height), max(width, image.width), 3), fill, np.uint8)
-    photo[:image.height, :image.width] = image
-    mask, confidence = np.empty((2, image.height, image.width), np.uint8)
-    for down in sliding_windows(image.height, height):
-        for across in sliding_windows(image.width, width):
-            seen = photo[None, down.start:down.start + height, across.start:across.start + width]
-            window_mask, window_confidence = run(np.ascontiguousarray(seen))
-            part = slice(down.first, down.last), slice(across.first, across.last)
-            inside = _shifted(part[0], -down.start), _shifted(part[1], -across.start)
-            mask[part] = window_mask[0][inside]
-            confidence[part] = window_confidence[0][inside]
-    return Prediction(mask, confidence)
-
-def _shifted(part, by):
-    return slice(part.start + by, part.stop + by)
+    photo = at_least(image, size, fill)
+    answer = np.empty((2, image.height, image.width), np.uint8)  # mask and confidence
+    for down, across in window_pairs(image, size):
+        seen = photo[None, _seen(down, size[0]), _seen(across, size[1])]
+        window_answer = np.concatenate(run(np.ascontiguousarray(seen)))
+        decided = window_answer[:, _decided(down, down.start), _decided(across, across.start)]
+        answer[:, _decided(down), _decided(across)] = decided
+    return Prediction(*answer)
 
 # %% ../nbs/15_predict.ipynb #36df962b
 class Predictor:
@@ -606,14 +753,41 @@ class Predictor:
         data, self.sha256 = read_model(path)
         self.session = open_session(path, data, provider, threads)
         self.meta = read_metadata(self.session, path)
-        self.labels = self.meta['labels']
-        self.size = self.meta['size']
-        self.fill = np.round(np.array(self.meta['stats'][0])*255)
-        self.provider = self.session.get_providers()[0]
+
+    @property
+    def labels(self):
+        "The `LabelSet` that the model was trained with."
+        return self.meta['labels']
+
+    @property
+    def size(self):
+        "(height, width) that the model was trained at."
+        return self.meta['size']
+
+    @property
+    def fill(self):
+        "float (3,): the mean color of the training images, 0 to 255, rounded."
+        return np.round(np.array(self.meta['stats'][0])*255)
+
+    @property
+    def provider(self):
+        "Where the model runs, e.g. CPUExecutionProvider."
+        return self.session.get_providers()[0]
 
     def __repr__(self):
         height, width = self.size
         return f"{self.path.name}: {self.labels.n_classes} labels at {height}×{width}, {self.provider}"
+
+# %% ../nbs/15_predict.ipynb #7d62df11
+def run_session(
+    session, # From `open_session`
+    images,  # uint8 (n, height, width, 3)
+):
+    "Masks and confidences; `SegError` where the runtime fails."
+    try:
+        return session.run(['mask', 'confidence'], {'picture': images})
+    except Exception as e:  # each runtime has errors of its own, without a common class
+        raise SegError(f"could not be run on {images.shape} ({shorten(str(e), 200)})") from None
 
 # %% ../nbs/15_predict.ipynb #70a8ec35
 @patch
@@ -621,17 +795,14 @@ def run(self:Predictor, images):
     "uint8 (n, h, w, 3) to uint8 masks and confidences, both (n, h, w). Sides must be multiples of 32."
     check_net_input(images)
     try:
-        mask, confidence = self.session.run(['mask', 'confidence'], {'picture': images})
-    except Exception as e:  # each runtime has errors of its own, without a common class
-        what = f"{self.path} could not be run on {images.shape} ({shorten(str(e), 200)})"
-        raise SegError(f"{what}; export its weights again with `seg_export`") from None
-    try:
-        check_answer(mask, confidence, images.shape[:3], self.labels.n_classes)
+        mask, confidence = run_session(self.session, images)
+        check_shape(mask, confidence, images.shape[:3])
+        check_values(mask, self.labels.n_classes)
     except SegError as e:
-        raise SegError(f"{self.path} {e}; export its weights again with `seg_export`") from None
+        raise export_again(f"{self.path} {e}") from None
     return mask, confidence
 
-# %% ../nbs/15_predict.ipynb #0557524b
+# %% ../nbs/15_predict.ipynb #547e4859
 def _at_image_size(mask, confidence, inside, size):
     "`Prediction` at the photo's size, (width, height), from what the network gave."
     return Prediction(
@@ -639,14 +810,21 @@ def _at_image_size(mask, confidence, inside, size):
         to_image_size(confidence, inside, size, Image.Resampling.BILINEAR))
 
 @patch
+def _run_group(self:Predictor, inputs, sizes):
+    "List of `Prediction` of `NetImage`s of one shape, at these sizes, (width, height)."
+    masks, confidences = self.run(np.stack([net_image.pixels for net_image in inputs]))
+    insides = [net_image.inside for net_image in inputs]
+    return list(map(_at_image_size, masks, confidences, insides, sizes))
+
+# %% ../nbs/15_predict.ipynb #0557524b
+@patch
 def _whole(self:Predictor, images, fit):
     "List of `Prediction` of Pillow images, each shown to the network as a whole."
     inputs = [to_net_size(image, self.size, fit, self.fill) for image in images]
     predictions = {}
     for group in group_by_shape([net_image.pixels for net_image in inputs]):
-        masks, confidences = self.run(np.stack([inputs[i].pixels for i in group]))
-        for i, mask, confidence in zip(group, masks, confidences, strict=True):
-            predictions[i] = _at_image_size(mask, confidence, inputs[i].inside, images[i].size)
+        found = self._run_group([inputs[i] for i in group], [images[i].size for i in group])
+        predictions |= dict(zip(group, found, strict=True))
     return [predictions[i] for i in range(len(images))]
 
 # %% ../nbs/15_predict.ipynb #e62a5c71
@@ -667,6 +845,18 @@ def __call__(self:Predictor, image, fit='stretch'):
     return self.batch([image], fit)[0]
 
 # %% ../nbs/15_predict.ipynb #789af226
+def side_by_side(
+    left,  # RGB Pillow image
+    right, # RGB Pillow image
+    gap=4, # White pixels between them
+):
+    "RGB Pillow image of both, on white."
+    size = left.width + gap + right.width, max(left.height, right.height)
+    combined = Image.new('RGB', size, 'white')
+    combined.paste(left)
+    combined.paste(right, (left.width + gap, 0))
+    return combined
+
 def overlay_with_legend(
     image,  # RGB Pillow image
     mask,   # uint8 (height, width) mask of the same size
@@ -674,30 +864,43 @@ def overlay_with_legend(
 ):
     "RGB Pillow image: the labels laid over the image, and beside it the list of their names and shares of the area."
     names = legend(mask, labels, row=max(16, image.height//24))
-    gap = 4
-    size = image.width + gap + names.width, max(image.height, names.height)
-    combined = Image.new('RGB', size, 'white')
-    combined.paste(overlay(image, mask, labels))
-    combined.paste(names, (image.width + gap, 0))
-    return combined
+    return side_by_side(overlay(image, mask, labels), names)
 
 # %% ../nbs/15_predict.ipynb #fe839ed4
+def free_name(
+    stem,  # A file stem
+    taken, # Names in lower case that are in use
+):
+    "The stem, with -2, -3 … where it is taken."
+    name, n = stem, 1
+    while name.lower() in taken:
+        n += 1
+        name = f'{stem}-{n}'
+    return name
+
 def output_names(
     photos, # Paths
 ):
     "One file stem a photo, no two equal whatever their case: the photo's own, with -2, -3 … where it is taken."
-    taken = set()
     names = []
+    taken = set()
     for photo in photos:
-        name, n = photo.stem, 1
-        while name.lower() in taken:
-            n += 1
-            name = f'{photo.stem}-{n}'
-        taken.add(name.lower())
-        names.append(name)
+        names.append(free_name(photo.stem, taken))
+        taken.add(names[-1].lower())
     return names
 
 # %% ../nbs/15_predict.ipynb #83807b1f
+def prediction_images(
+    image,      # RGB Pillow image
+    prediction, # Its `Prediction`
+    labels,     # The `LabelSet`
+):
+    "{folder: Pillow image} of what is written about a photo: mask, overlay and confidence."
+    return dict(
+        mask=mask_image(prediction.mask, labels),
+        overlay=overlay_with_legend(image, prediction.mask, labels),
+        confidence=Image.fromarray(prediction.confidence))
+
 def write_prediction(
     image,      # RGB Pillow image
     prediction, # Its `Prediction`
@@ -706,13 +909,29 @@ def write_prediction(
     name,       # Stem of the files
 ):
     "Write `mask/NAME.png`, `overlay/NAME.png` and `confidence/NAME.png` into `out`."
-    images = dict(
-        mask=mask_image(prediction.mask, labels),
-        overlay=overlay_with_legend(image, prediction.mask, labels),
-        confidence=Image.fromarray(prediction.confidence))
-    for kind, output in images.items():
+    for kind, output in prediction_images(image, prediction, labels).items():
         with atomic_path(Path(out)/kind/f'{name}.png') as tmp:
             output.save(tmp, format='PNG')
+
+# %% ../nbs/15_predict.ipynb #667b255a
+def largest_labels(
+    mask,   # uint8 (height, width)
+    labels, # The `LabelSet`
+    n=4,    # At most so many
+):
+    "The largest labels and their shares of the area, as text."
+    largest = list(shares(mask, labels).items())[:n]
+    return ', '.join(f'{label} {share:.0%}' for label, share in largest)
+
+def timed(
+    predictor, # A `Predictor`
+    image,     # RGB Pillow image
+    fit,       # One of `RESIZE_MODES`
+):
+    "A `Prediction` and the milliseconds it took."
+    start = time.perf_counter()
+    prediction = predictor(image, fit)
+    return prediction, 1000*(time.perf_counter() - start)
 
 # %% ../nbs/15_predict.ipynb #3e5b5f6e
 def predict_file(
@@ -724,30 +943,48 @@ def predict_file(
 ):
     "Label one photo and write the results; returns the line to print about it."
     image = read_image(path)
-    start = time.perf_counter()
-    prediction = predictor(image, fit)
-    ms = 1000*(time.perf_counter() - start)
+    prediction, ms = timed(predictor, image, fit)
     write_prediction(image, prediction, predictor.labels, out, name)
-    largest = list(shares(prediction.mask, predictor.labels).items())[:4]
-    top = ', '.join(f'{label} {share:.0%}' for label, share in largest)
-    sure = prediction.confidence.mean()/255
+    largest = largest_labels(prediction.mask, predictor.labels)
+    confidence = prediction.confidence.mean()/255
     overlay_file = Path(out)/'overlay'/f'{name}.png'
-    return f"{path}: {image.width}×{image.height}, {top}; confidence {sure:.2f}; {ms:.0f} ms; {overlay_file}"
+    return f"{path}: {image.width}×{image.height}, {largest}; confidence {confidence:.2f}; {ms:.0f} ms; {overlay_file}"
 
 # %% ../nbs/15_predict.ipynb #18e73aa2
+def photos_in(
+    place, # A photo, or a folder of photos
+):
+    "List of paths."
+    place = Path(place)
+    return image_files(place) if place.is_dir() else [place]
+
 def find_photos(
     places, # Photos, or folders of photos
 ):
     "List of paths; `SegError` when there are none."
     paths = []
-    for place in map(Path, places):
-        if place.is_dir():
-            paths += image_files(place)
-        else:
-            paths.append(place)
+    for place in places:
+        paths += photos_in(place)
     if not paths:
         raise SegError(f"there are no pictures in {', '.join(map(str, places))}; name photos or a folder of them")
     return paths
+
+# %% ../nbs/15_predict.ipynb #8e331442
+def predict_files(
+    predictor, # A `Predictor`
+    paths,     # Photos
+    out,       # Folder for the results
+    fit,       # One of `RESIZE_MODES`
+):
+    "Label photos, with a line about each; returns how many could not be."
+    failed = 0
+    for path, name in zip(paths, output_names(paths), strict=True):
+        try:
+            print(predict_file(predictor, path, out, name, fit))
+        except (SegError, OSError) as e:
+            failed += 1
+            print(f"seg_predict: {e}", file=sys.stderr)
+    return failed
 
 # %% ../nbs/15_predict.ipynb #1d550288
 @seg_command
@@ -763,12 +1000,6 @@ def seg_predict(
     predictor = Predictor(model, provider)
     print(predictor)
     paths = find_photos(photos)
-    failed = 0
-    for path, name in zip(paths, output_names(paths), strict=True):
-        try:
-            print(predict_file(predictor, path, out, name, fit))
-        except (SegError, OSError) as e:
-            failed += 1
-            print(f"seg_predict: {e}", file=sys.stderr)
+    failed = predict_files(predictor, paths, out, fit)
     if failed:
         raise SegError(f"{failed} of {len(paths)} photos could not be labelled; the others are in {out}")
