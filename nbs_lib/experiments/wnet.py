@@ -137,7 +137,7 @@ def conv_block(n_in, n_out, separable, dropout):
 
 # %% ../../nbs/experiments/00_wnet.ipynb #8d365ea9
 def down_blocks(n_in, channels, dropout):
-    "One block a level, each twice as wide as the one before; no separable convolutions in the first, no dropout in two."
+    "One block a level, each twice as wide as the one before; the first is full, the first two have no dropout."
     blocks = []
     for level, (i, o) in enumerate(zip([n_in, *channels[:-1]], channels, strict=True)):
         blocks.append(conv_block(i, o, level > 0, dropout if level > 1 else 0))
