@@ -121,8 +121,8 @@ def never_rest(port: int, until: float, images: list[bytes], count: Counter) -> 
 
 def load(port: int, seconds: float, clients: int) -> Counter:
     "How often which status was answered."
-    from nbs_lib.export import synthetic_pictures
-    images = [encoded(image.resize(size)) for size, image in zip(SIZES, synthetic_pictures(len(SIZES)))]
+    from nbs_lib.export import synthetic_images
+    images = [encoded(image.resize(size)) for size, image in zip(SIZES, synthetic_images(len(SIZES)))]
     count: Counter = Counter()
     arguments = (port, time.monotonic() + seconds, images, count)
     threads = [threading.Thread(target=never_rest, args=arguments) for _ in range(clients)]
@@ -135,8 +135,8 @@ def load(port: int, seconds: float, clients: int) -> Counter:
 
 def stream(port: int, seconds: float, fps: float) -> Counter:
     "How many frames were sent, answered and skipped."
-    from nbs_lib.export import synthetic_pictures
-    image = encoded(synthetic_pictures(1)[0])
+    from nbs_lib.export import synthetic_images
+    image = encoded(synthetic_images(1)[0])
     count: Counter = Counter()
     until = time.monotonic() + seconds
     with Client(f"http://{HOST}:{port}").stream() as open_stream:

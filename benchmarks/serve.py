@@ -38,7 +38,7 @@ from PIL import Image
 
 from model_server.answer import palette_png, regions, table_palette
 from model_server.application import make_app
-from nbs_lib.export import median_ms, synthetic_pictures
+from nbs_lib.export import median_ms, synthetic_images
 from nbs_lib.predict import Predictor, usable_threads
 
 ORIGINAL = "original's way"
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     a = parser.parse_args()
     print_head(a.model, a.repeats)
-    image = Image.open(a.photo).convert("RGB") if a.photo else synthetic_pictures(1)[0]
+    image = Image.open(a.photo).convert("RGB") if a.photo else synthetic_images(1)[0]
     models = {"": a.model, "int8 ": a.int8} if a.int8 else {"": a.model}
     with tempfile.TemporaryDirectory() as folder:
         for prefix, model in models.items():

@@ -24,7 +24,7 @@ from model_server.settings import Settings
 from model_server.telemetry import Telemetry, log
 from model_server.work_queue import WorkQueue
 from nbs_lib.core import SegError
-from nbs_lib.predict import Prediction, Predictor, count_tiles
+from nbs_lib.predict import Prediction, Predictor, count_windows
 
 T = TypeVar("T")
 POLL_SECONDS = 0.5     # between looks at what the other workers did
@@ -178,7 +178,7 @@ def check_tiles(image_size: tuple[int, int], model_size: tuple[int, int], fit: s
     if fit != "tile":
         return
     width, height = image_size
-    tiles = count_tiles(image_size, model_size)
+    tiles = count_windows(image_size, model_size)
     if tiles > settings.max_tiles:
         sentence = (f"a photo of {width}×{height} takes {tiles} tiles of {model_size[1]}×{model_size[0]}, "
                     f"at most {settings.max_tiles} are allowed; scale it down or ask for fit=pad")

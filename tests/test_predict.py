@@ -29,9 +29,10 @@ NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
 def model(rooms, tmp_path_factory) -> Path:
     "A hardly trained model, exported, in a folder with a space in its name. Read only."
     from nbs_lib.export import export_onnx
-    from nbs_lib.train import train
+    from nbs_lib.train import TrainSettings, train_model
     folder = tmp_path_factory.mktemp('trained')/'the models'
-    train(find_pairs(rooms), 32, epochs=1, arch='resnet18', out=folder)
+    settings = TrainSettings(size='32', epochs=1, arch='resnet18', out=str(folder))
+    train_model(find_pairs(rooms), settings, bar=False)
     return export_onnx(folder/'unet_resnet18_32.safetensors')
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXIF_ORIENTATION', 'fit_size', 'canvas_size', 'upright_size', 'batches_of_one_canvas', 'batches_of_like_shapes',
-           'Shrink', 'mean_color', 'laid_on', 'PadTogether', 'NativeDL', 'make_loaders', 'decoding_processes',
-           'largest_canvas', 'native_dataloaders', 'on_canvas', 'predict_native']
+           'Shrink', 'mean_color', 'laid_on', 'common_canvas', 'PadTogether', 'NativeDL', 'make_loaders',
+           'decoding_processes', 'largest_canvas', 'native_dataloaders', 'on_canvas', 'predict_native']
 
 # %% ../../nbs/experiments/03_mixed_sizes.ipynb #7b8b406f
 import os
@@ -81,6 +81,7 @@ def batches_of_like_shapes(
 ):
     "List of lists of indices: full batches in random order, of images of like shapes."
     def shape_then_size(i):
+        "What images are sorted by."
         height, width = canvases[i]
         return height/width, canvases[i]
 
@@ -97,9 +98,11 @@ class Shrink(Transform):
         self.longest = longest
 
     def encodes(self, o:PILImage):
+        "The image, reduced with averages."
         return self._reduced(o, Image.Resampling.BILINEAR)
 
     def encodes(self, o:PILMask):  # noqa: F811 (fastai chooses by the type)
+        "The mask, reduced without mixing labels."
         return self._reduced(o, Image.Resampling.NEAREST)
 
     def _reduced(self, o, resampling):
@@ -123,15 +126,22 @@ def laid_on(
     return type(o)(canvas)
 
 # %% ../../nbs/experiments/03_mixed_sizes.ipynb #8bbe196f
+def common_canvas(
+    images, # List of tensors (..., height, width)
+):
+    "(height, width) of the smallest canvas that holds them all."
+    heights = [image.shape[-2] for image in images]
+    widths = [image.shape[-1] for image in images]
+    return canvas_size((max(heights), max(widths)))
+
 class PadTogether(Transform):
     "Items of different sizes to the smallest canvas that holds them all; `fill` is the color (uint8) of what is added."
     def __init__(self, fill):
         self.fill = torch.as_tensor(fill)[:, None, None]
 
     def encodes(self, items):
-        heights = [image.shape[-2] for image, _ in items]
-        widths = [image.shape[-1] for image, _ in items]
-        height, width = canvas_size((max(heights), max(widths)))
+        "List of (image, mask) of one size."
+        height, width = common_canvas([image for image, _ in items])
         blank = self.fill.expand(3, height, width)
         ignored = torch.full((height, width), IGNORE, dtype=items[0][1].dtype)
         return [(laid_on(blank, image), laid_on(ignored, mask)) for image, mask in items]
