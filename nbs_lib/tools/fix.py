@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 
 from ..core import SegError, atomic_path, read_json, seg_command, write_json
-from ..masks import mask_image, open_image
-from .pair_checks import read_as
+from ..masks import mask_image, open_image, read_as
 from .report import check_dataset
 
 # %% ../../nbs/tools/01_fix.ipynb #6b139ef3
@@ -26,7 +25,7 @@ def file_groups(
 ):
     "The files that belong together, as lists of paths: image and mask of each pair, and each file without a partner."
     pairs = [[pair.image, pair.mask] for pair in data.pairs]
-    unpaired = [[lone.file] for lone in data.lone]
+    unpaired = [[alone.file] for alone in data.unpaired]
     return pairs + unpaired
 
 # %% ../../nbs/tools/01_fix.ipynb #86381425

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['IMAGE_FORMATS', 'SUFFIXES', 'MAX_VALUE', 'MASK_CHECKS', 'LUMA', 'Finding', 'relative', 'finding_about',
-           'other_readings', 'read_as', 'open_checked', 'MaskFacts', 'measure_mask', 'check_interpolation',
-           'check_unknown_values', 'unknown_finding', 'check_void_or_label', 'check_one_label', 'check_palette',
-           'mask_findings', 'PairFacts', 'judge_image', 'examine_pair']
+           'open_checked', 'MaskFacts', 'measure_mask', 'check_interpolation', 'check_unknown_values',
+           'unknown_finding', 'check_void_or_label', 'check_one_label', 'check_palette', 'mask_findings', 'PairFacts',
+           'judge_image', 'examine_pair']
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #21ac3236
 import os
@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
 from ..check import value_counts
 from ..core import SegError
 from ..datasets import Pair, SegData
 from ..labels import IGNORE
-from ..masks import decode_mask, final_values, index_values, mask_values, open_image
-from .alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
+from ..masks import decode_mask, final_values, index_values, mask_values, open_image, other_readings
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #f355ccec
 @dataclass(frozen=True)
@@ -57,51 +57,6 @@ def finding_about(
     if fix == 'quarantine':
         fix = 'quarantine', names[0]
     return Finding(kind, severity, names, what, remedy, fix)
-
-# %% ../../nbs/tools/09_pair_checks.ipynb #6fd25ae5
-def _all_known(values, labels):
-    "Are all values labels or void, and at least two of them labels?"
-    found = np.unique(values)
-    known = np.isin(found, (*labels.stored, *labels.void))
-    return known.all() and np.isin(found, labels.stored).sum() > 1
-
-# %% ../../nbs/tools/09_pair_checks.ipynb #da792ee9
-def _divisions(values, labels):
-    "'/N' for each N that turns the numbers of a mask into labels."
-    common = int(np.gcd.reduce(np.unique(values)))
-    candidates = dict.fromkeys((common, 1000, 256))
-    return [f'/{n}' for n in candidates if n > 1 and _all_known(values//n, labels)]
-
-# %% ../../nbs/tools/09_pair_checks.ipynb #42ff93fa
-def other_readings(
-    image,  # Pillow image of a mask
-    labels, # The `LabelSet`
-):
-    """Ways to read a mask that leave nothing unknown, best first: names of decoders, or '/N' for numbers to be
-    divided by N."""
-    readings = []
-    for decoder in ('value', 'color', 'red', 'green', 'blue'):
-        try:
-            values = mask_values(image, labels, decoder)
-        except SegError:
-            continue
-        if _all_known(values, labels):
-            readings.append(decoder)
-        elif decoder == 'value' and values.max() >= labels.n_classes:
-            readings += _divisions(values, labels)
-    return readings
-
-# %% ../../nbs/tools/09_pair_checks.ipynb #e3fb87c1
-def read_as(
-    image,   # Pillow image of a mask
-    labels,  # The `LabelSet`
-    reading, # One of `other_readings`, or a decoder
-):
-    "The mask of an image in that reading, uint8 (height, width)."
-    if not reading.startswith('/'):
-        return decode_mask(image, labels, reading)
-    values = mask_values(image, labels, 'value')
-    return final_values(labels)[values//int(reading[1:])]
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #9f77f6d2
 IMAGE_FORMATS = Image.registered_extensions() # {'.png': 'PNG', …}
