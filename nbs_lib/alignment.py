@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_INTERPOLATION', 'GOOD_FIT', 'MIN_BOUNDARIES', 'SHARP_SHIFT', 'SHARP_MIRROR', 'interpolation_score', 'edge_map',
-           'boundaries', 'Peak', 'Misalignment', 'misalignment', 'misalignment_limit']
+           'boundaries', 'Peak', 'correlation', 'Misalignment', 'misalignment', 'misalignment_limit']
 
 # %% ../nbs/06a_alignment.ipynb #2af414b3
 from typing import NamedTuple
@@ -13,6 +13,11 @@ import numpy as np
 
 # %% ../nbs/06a_alignment.ipynb #b17e2848
 MAX_INTERPOLATION = 0.12
+
+# %% ../nbs/06a_alignment.ipynb #b1e402e5
+def _steps_of_ramps(steps):
+    "Number of steps along the rows that follow a step in the same direction; bool (height, width)."
+    return np.count_nonzero(steps[:, 1:] & steps[:, :-1])
 
 # %% ../nbs/06a_alignment.ipynb #597a956d
 def interpolation_score(
@@ -24,8 +29,7 @@ def interpolation_score(
     changes = np.count_nonzero(rises) + np.count_nonzero(falls)
     if changes <= 20:
         return 0.
-    ramps = [np.count_nonzero(steps[:, 1:] & steps[:, :-1]) for steps in (rises, falls)]
-    return sum(ramps)/changes
+    return (_steps_of_ramps(rises) + _steps_of_ramps(falls))/changes
 
 # %% ../nbs/06a_alignment.ipynb #c00e2feb
 def edge_map(
@@ -49,18 +53,25 @@ def boundaries(
     found[1:] |= mask[1:] != mask[:-1]
     return found
 
-# %% ../nbs/06a_alignment.ipynb #2a212902
-def _correlations(edges, variants, scale):
-    "The best correlation of each variant of the boundaries, give or take one pixel: float (variants,)."
+# %% ../nbs/06a_alignment.ipynb #96398638
+def _nine_places(edges):
+    "float32 (9, pixels): the edges without their border, moved by at most a pixel in each direction."
     height, width = edges.shape
     around = np.empty((9, height - 2, width - 2), np.float32)
-    inner = np.empty((len(variants), height - 2, width - 2), np.float32)
     for k in range(9):
         top, left = divmod(k, 3)
         around[k] = edges[top:height - 2 + top, left:width - 2 + left]
-    for k, variant in enumerate(variants):
-        inner[k] = variant[1:-1, 1:-1]
-    products = around.reshape(9, -1) @ inner.reshape(len(variants), -1).T
+    return around.reshape(9, -1)
+
+# %% ../nbs/06a_alignment.ipynb #8a440b3f
+def _without_border(variants):
+    "float32 (variants, pixels): the variants of the boundaries without the outermost pixels."
+    return np.stack([variant[1:-1, 1:-1] for variant in variants]).reshape(len(variants), -1)
+
+# %% ../nbs/06a_alignment.ipynb #2a212902
+def _correlations(edges, variants, scale):
+    "The best correlation of each variant of the boundaries, give or take one pixel: float (variants,)."
+    products = _nine_places(edges) @ _without_border(variants).T
     return products.max(0)/scale
 
 # %% ../nbs/06a_alignment.ipynb #2296c05e
@@ -71,17 +82,34 @@ class Peak(NamedTuple):
     sharpness: float # How far the peak stands out, in standard deviations
     gain: float      # How much better it is than staying here, give or take one pixel
 
+# %% ../nbs/06a_alignment.ipynb #df27b0a5
+def _surroundings(fit):
+    "Mean of a correlation and of its eight neighbors three pixels away, around the edges."
+    moves = [(down, right) for down in (-3, 0, 3) for right in (-3, 0, 3)]
+    return sum(np.roll(fit, move, (0, 1)) for move in moves)/9
+
+# %% ../nbs/06a_alignment.ipynb #76e12049
+def _signed(at, shape):
+    "A place in a correlation as the shift it stands for: the upper half of the places are negative shifts."
+    return [int(i - n if i > n//2 else i) for i, n in zip(at, shape)]
+
+# %% ../nbs/06a_alignment.ipynb #98e9d48b
+def correlation(
+    edges,    # float (height, width)
+    boundary, # The mask's boundaries, float or bool of the same shape
+):
+    "float (height, width): sum of their products for each shift of the boundaries, which wrap around."
+    spectrum = np.fft.rfft2(edges)*np.conj(np.fft.rfft2(boundary))
+    return np.fft.irfft2(spectrum, edges.shape)
+
 # %% ../nbs/06a_alignment.ipynb #60de6477
 def _best_shift(edges, boundary):
     "The `Peak` of the correlation over all shifts. The shifts wrap around."
-    spectrum = np.fft.rfft2(edges)*np.conj(np.fft.rfft2(boundary))
-    fit = np.fft.irfft2(spectrum, edges.shape)
-    around = [np.roll(fit, (down, right), (0, 1)) for down in (-3, 0, 3) for right in (-3, 0, 3)]
-    sharp = fit - sum(around)/9
+    fit = correlation(edges, boundary)
+    sharp = fit - _surroundings(fit)
     at = np.unravel_index(fit.argmax(), fit.shape)
-    here = max(fit[down, right] for down in (-1, 0, 1) for right in (-1, 0, 1))
-    down, right = [int(i - n if i > n//2 else i) for i, n in zip(at, fit.shape)]
-    return Peak(down, right, sharp[at]/sharp.std(), fit[at] - here)
+    here = fit[np.ix_((-1, 0, 1), (-1, 0, 1))].max()
+    return Peak(*_signed(at, fit.shape), sharp[at]/sharp.std(), fit[at] - here)
 
 # %% ../nbs/06a_alignment.ipynb #8e43ce0d
 class Misalignment(NamedTuple):
@@ -96,15 +124,18 @@ GOOD_FIT = 0.35      # Correlation that most pairs reach, and 99 % of shifted ma
 MIN_BOUNDARIES = 16  # Pixels; a mask with fewer boundaries says too little
 SHARP_SHIFT, SHARP_MIRROR = 7, 5  # Standard deviations
 
+# %% ../nbs/06a_alignment.ipynb #6b3a137e
+def _is_in_place(peak, sharpness):
+    "Does a peak stand out, and is it hardly shifted?"
+    return max(abs(peak.down), abs(peak.right)) < 2 and peak.sharpness > sharpness
+
 # %% ../nbs/06a_alignment.ipynb #2aaf377d
 def _mirrored(edges, variants, fits):
     "`Misalignment` of a mask that fits far better when it is mirrored; None where it does not."
     best = 1 + int(np.argmax(fits[1:]))
     if fits[best] <= fits[0] + 0.05:
         return None
-    peak = _best_shift(edges, variants[best])
-    in_place = max(abs(peak.down), abs(peak.right)) < 2
-    if in_place and peak.sharpness > SHARP_MIRROR:
+    if _is_in_place(_best_shift(edges, variants[best]), SHARP_MIRROR):
         return Misalignment(float(fits[best] - fits[0]), 'mirrored')
 
 # %% ../nbs/06a_alignment.ipynb #b7921de0
@@ -116,24 +147,33 @@ def _shifted(edges, boundary, scale):
     height, width = edges.shape
     return Misalignment(float(peak.gain/scale), 'shifted', round(100*peak.down/height), round(100*peak.right/width))
 
+# %% ../nbs/06a_alignment.ipynb #ca5c8a62
+def _norm(boundary, edges):
+    "What a sum of products of boundaries and edges with mean 0 is divided by to be a correlation."
+    n = np.count_nonzero(boundary)
+    return np.sqrt(n*(1 - n/boundary.size)*np.vdot(edges, edges))
+
+# %% ../nbs/06a_alignment.ipynb #58b2fd0c
+def _variants(boundary):
+    "The boundaries as they are, and mirrored in three ways, as float32 arrays."
+    boundary = boundary.astype(np.float32)
+    return boundary, boundary[:, ::-1], boundary[::-1], boundary[::-1, ::-1]
+
 # %% ../nbs/06a_alignment.ipynb #4dc81a3b
 def misalignment(
     edges, # float (height, width) from `edge_map`
     mask,  # Mask (height, width), reduced to the same size
 ):
     "The `Misalignment` of a mask; None where there is too little to go by."
-    boundary = boundaries(mask)
-    n = np.count_nonzero(boundary)
-    edges = edges - edges.mean()
-    scale = np.sqrt(n*(1 - n/boundary.size)*np.vdot(edges, edges))
-    if n < MIN_BOUNDARIES or not scale:
+    boundary, edges = boundaries(mask), edges - edges.mean()
+    scale = _norm(boundary, edges)
+    if np.count_nonzero(boundary) < MIN_BOUNDARIES or not scale:
         return None
-    boundary = boundary.astype(np.float32)
-    variants = boundary, boundary[:, ::-1], boundary[::-1], boundary[::-1, ::-1]
+    variants = _variants(boundary)
     fits = _correlations(edges, variants, scale)
     found = _mirrored(edges, variants, fits)
     if not found and fits[0] < GOOD_FIT:
-        found = _shifted(edges, boundary, scale)
+        found = _shifted(edges, variants[0], scale)
     return found or Misalignment(0.)
 
 # %% ../nbs/06a_alignment.ipynb #9134133e

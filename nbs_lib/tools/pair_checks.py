@@ -248,7 +248,8 @@ def _other_decoder(reading, remedy):
     "(what fits, what to do) about a mask that can be read in another way."
     if reading.startswith('/'):
         return f"its numbers divided by {reading[1:]} fit", remedy
-    return f"decoder '{reading}' fits", f"if all masks are so, read the data set with decoder='{reading}'; else {remedy}"
+    remedy = f"if all masks are so, read the data set with decoder='{reading}'; else {remedy}"
+    return f"decoder '{reading}' fits", remedy
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #c491183a
 def unknown_finding(
