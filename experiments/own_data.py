@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from nbs_lib.alignment import boundaries
 from nbs_lib.labels import IGNORE, LabelSet
 from nbs_lib.layouts import FACES, find_pairs
 from nbs_lib.masks import mask_image
-from nbs_lib.tools.alignment import boundaries
 
 Color = tuple[int, int, int]
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE_TYPES', 'DECODERS', 'CHANNELS', 'open_image', 'read_image', 'whole_numbers', 'pack_colors', 'index_values',
-           'is_gray', 'mask_values', 'unknown_values', 'final_values', 'decode_mask', 'mask_image']
+           'is_gray', 'mask_values', 'unknown_values', 'final_values', 'decode_mask', 'mask_image', 'other_readings',
+           'read_as']
 
 # %% ../nbs/02_masks.ipynb #76fa967e
 from functools import lru_cache
@@ -357,3 +358,48 @@ def mask_image(
     im = Image.fromarray(np.ascontiguousarray(mask, np.uint8), mode="L")
     im.putpalette(labels.palette.tobytes())
     return im
+
+# %% ../nbs/02_masks.ipynb #6fd25ae5
+def _all_known(values, labels):
+    "Are all values labels or void, and at least two of them labels?"
+    found = np.unique(values)
+    known = np.isin(found, (*labels.stored, *labels.void))
+    return known.all() and np.isin(found, labels.stored).sum() > 1
+
+# %% ../nbs/02_masks.ipynb #da792ee9
+def _divisions(values, labels):
+    "'/N' for each N that turns the numbers of a mask into labels."
+    common = int(np.gcd.reduce(np.unique(values)))
+    candidates = dict.fromkeys((common, 1000, 256))
+    return [f'/{n}' for n in candidates if n > 1 and _all_known(values//n, labels)]
+
+# %% ../nbs/02_masks.ipynb #42ff93fa
+def other_readings(
+    image,  # Pillow image of a mask
+    labels, # The `LabelSet`
+):
+    """Ways to read a mask that leave nothing unknown, best first: names of decoders, or '/N' for numbers to be
+    divided by N."""
+    readings = []
+    for decoder in ('value', 'color', 'red', 'green', 'blue'):
+        try:
+            values = mask_values(image, labels, decoder)
+        except SegError:
+            continue
+        if _all_known(values, labels):
+            readings.append(decoder)
+        elif decoder == 'value' and values.max() >= labels.n_classes:
+            readings += _divisions(values, labels)
+    return readings
+
+# %% ../nbs/02_masks.ipynb #e3fb87c1
+def read_as(
+    image,   # Pillow image of a mask
+    labels,  # The `LabelSet`
+    reading, # One of `other_readings`, or a decoder
+):
+    "The mask of an image in that reading, uint8 (height, width)."
+    if not reading.startswith('/'):
+        return decode_mask(image, labels, reading)
+    values = mask_values(image, labels, 'value')
+    return final_values(labels)[values//int(reading[1:])]

@@ -42,6 +42,7 @@ from .losses import class_weights
 from .masks import open_image
 from .metrics import class_table, format_table, scores
 from .models import split_arch
+from .overfit import overfit_image
 
 # %% ../nbs/14_train.ipynb #c54bd944
 def parse_size(
@@ -591,7 +592,6 @@ def overfit_check(
     command, # A `TrainCommand`
 ):
     "Say whether a network can learn one image by heart; `SegError` with what is probably wrong if it cannot."
-    from nbs_lib.tools.overfit import overfit_image  # a tool, loaded only where it is asked for
     rate = dict(lr=command.lr) if command.lr else {}
     result = overfit_image(data, command.overfit, size=parse_size(command.size), arch=command.arch, loss=command.loss,
                            augment=not command.no_aug, **rate)

@@ -32,6 +32,18 @@ def _check_order(by, label, score):
     if by == 'most' and not label:
         raise SegError("most of what? name a label")
 
+# %% ../../nbs/tools/02_browse.ipynb #b84a3bec
+def _pairs_with(pixels, column):
+    "Indices of the pairs that show a label, or any label where `column` is None."
+    shown = pixels.any(1) if column is None else pixels[:, column]
+    return np.flatnonzero(shown).tolist()
+
+# %% ../../nbs/tools/02_browse.ipynb #c17d1b31
+def _rarest_shown(pixels):
+    "function(i): in how many images the rarest label of pair i is."
+    images = (pixels > 0).sum(0)
+    return lambda i: images[pixels[i] > 0].min()
+
 # %% ../../nbs/tools/02_browse.ipynb #9876b742
 def order_pairs(
     counts,      # Pixel counts (pairs, 256) from `mask_check`
@@ -43,17 +55,20 @@ def order_pairs(
     "Indices of pairs in the order they are best looked at."
     _check_order(by, label, score)
     pixels = counts[:, :labels.n_classes]
-    chosen = np.flatnonzero(pixels[:, labels[label]] if label else pixels.any(1)).tolist()
-    if by == 'name':
-        return chosen
+    column = labels[label] if label else None
+    chosen = _pairs_with(pixels, column)
     if by == 'worst':
-        keys = {i: score[i] for i in chosen}
-    elif by == 'most':
-        keys = {i: -pixels[i, labels[label]] for i in chosen}
-    else:
-        images = (pixels > 0).sum(0)
-        keys = {i: images[pixels[i] > 0].min() for i in chosen}
-    return sorted(chosen, key=keys.get)
+        return sorted(chosen, key=lambda i: score[i])
+    if by == 'most':
+        return sorted(chosen, key=lambda i: -pixels[i, column])
+    if by == 'rarest':
+        return sorted(chosen, key=_rarest_shown(pixels))
+    return chosen
+
+# %% ../../nbs/tools/02_browse.ipynb #10f8247c
+def _isolated(mask, labels, name):
+    "The mask with all labels ignored but one; the mask as it is where no name is given."
+    return np.where(mask == labels[name], mask, IGNORE) if name else mask
 
 # %% ../../nbs/tools/02_browse.ipynb #8041faef
 def pair_panel(
@@ -65,10 +80,15 @@ def pair_panel(
 ):
     "Pillow image: the image, the image with its labels, and the legend that names them."
     image, mask = data.read(i)
-    if only:
-        mask = np.where(mask == data.labels[only], mask, IGNORE)
+    mask = _isolated(mask, data.labels, only)
     parts = [image, overlay(image, mask, data.labels, alpha), legend(mask, data.labels, height)]
     return panel([parts], [data.pairs[i].name, only or 'labels', ''], height)
+
+# %% ../../nbs/tools/02_browse.ipynb #1346c784
+def _rows(cells, columns):
+    "A list of images in rows of equal length, filled up with white."
+    cells = cells + [Image.new('RGB', (1, 1), 'white')]*(-len(cells) % columns)
+    return [cells[start:start + columns] for start in range(0, len(cells), columns)]
 
 # %% ../../nbs/tools/02_browse.ipynb #9342bd41
 def pair_grid(
@@ -83,9 +103,7 @@ def pair_grid(
     cells = [pair_panel(data, i, alpha, only, height) for i in indices]
     if not cells:
         raise SegError("there is no pair to show; choose another label")
-    cells += [Image.new('RGB', (1, 1), 'white')]*(-len(cells) % columns)
-    rows = [cells[start:start + columns] for start in range(0, len(cells), columns)]
-    return panel(rows, height=cells[0].height)
+    return panel(_rows(cells, columns), height=cells[0].height)
 
 # %% ../../nbs/tools/02_browse.ipynb #047e2bee
 def _controls(widgets, labels, by, label, with_score):
@@ -114,14 +132,25 @@ def _browsed(data, counts, score, slider, label, by, only, alpha, at):
 # %% ../../nbs/tools/02_browse.ipynb #c93d4aa0
 def _widget_browser(widgets, data, counts, by, label, score):
     "A box of controls with the pair they choose."
-    from IPython.display import display
     controls = _controls(widgets, data.labels, by, label, score is not None)
     show = partial(_browsed, data, counts, score, controls['at'])
-    out = widgets.interactive_output(lambda **values: display(show(**values)), controls)
-    rows = [widgets.HBox([controls[name] for name in names]) for names in (('label', 'by', 'only'), ('alpha', 'at'))]
-    box = widgets.VBox([*rows, out])
+    out = widgets.interactive_output(partial(_display, show), controls)
+    box = widgets.VBox([*_control_rows(widgets, controls), out])
     box.show = show
     return box
+
+# %% ../../nbs/tools/02_browse.ipynb #455be70a
+def _display(show, **values):
+    "Display what `show` makes of the values of the controls."
+    from IPython.display import display
+    display(show(**values))
+
+# %% ../../nbs/tools/02_browse.ipynb #c2d44c3a
+def _control_rows(widgets, controls):
+    "The controls in two rows."
+    first = [controls[name] for name in ('label', 'by', 'only')]
+    second = [controls[name] for name in ('alpha', 'at')]
+    return [widgets.HBox(first), widgets.HBox(second)]
 
 # %% ../../nbs/tools/02_browse.ipynb #9722e064
 def browse(
@@ -156,10 +185,11 @@ def _shape_features(rows, columns, box, shape):
     "float (7,): size, place and shape of a region, as shares of the image."
     left, top, right, bottom = box
     height, width = shape
-    wide, high, n = right - left, bottom - top, len(rows)
-    return np.array([
-        np.log(n/(height*width)), rows.mean()/height, columns.mean()/width,
-        np.log(high/wide), n/(high*wide), top/height, bottom/height])
+    wide, high = right - left, bottom - top
+    size = [np.log(len(rows)/(height*width))]
+    place = [rows.mean()/height, columns.mean()/width]
+    form = [np.log(high/wide), len(rows)/(high*wide)]
+    return np.array([*size, *place, *form, top/height, bottom/height])
 
 # %% ../../nbs/tools/02_browse.ipynb #b5d94304
 def _features(rows, columns, box, prediction, n_classes):
@@ -168,6 +198,20 @@ def _features(rows, columns, box, prediction, n_classes):
     votes = np.bincount(prediction.mask[rows, columns], sure, n_classes)[:n_classes]
     shape = _shape_features(rows, columns, box, prediction.mask.shape)
     return np.r_[np.sqrt(votes/len(rows)), sure.mean(), shape, shape**2]
+
+# %% ../../nbs/tools/02_browse.ipynb #5399c5fe
+def _connected(mask, value):
+    "Yields rows, columns and box (left, top, right, bottom) of each connected region of a value."
+    numbered, _ = ndimage.label(mask == value)
+    for k, (vertical, horizontal) in enumerate(ndimage.find_objects(numbered), 1):
+        rows, columns = np.nonzero(numbered[vertical, horizontal] == k)
+        box = horizontal.start, vertical.start, horizontal.stop, vertical.stop
+        yield rows + vertical.start, columns + horizontal.start, box
+
+# %% ../../nbs/tools/02_browse.ipynb #72754e37
+def _values_in(mask):
+    "The values of a mask without `IGNORE`, sorted."
+    return sorted(set(np.unique(mask).tolist()) - {IGNORE})
 
 # %% ../../nbs/tools/02_browse.ipynb #bd49ef71
 def find_regions(
@@ -178,16 +222,11 @@ def find_regions(
 ):
     "List of `Region`, by value."
     found = []
-    for value in sorted(set(np.unique(mask).tolist()) - {IGNORE}):
-        numbered, _ = ndimage.label(mask == value)
-        for k, (vertical, horizontal) in enumerate(ndimage.find_objects(numbered), 1):
-            rows, columns = np.nonzero(numbered[vertical, horizontal] == k)
-            if len(rows) < least:
-                continue
-            box = horizontal.start, vertical.start, horizontal.stop, vertical.stop
-            rows, columns = rows + vertical.start, columns + horizontal.start
-            features = _features(rows, columns, box, prediction, n_classes)
-            found.append(Region(value, len(rows), box, features))
+    for value in _values_in(mask):
+        for rows, columns, box in _connected(mask, value):
+            if len(rows) >= least:
+                features = _features(rows, columns, box, prediction, n_classes)
+                found.append(Region(value, len(rows), box, features))
     return found
 
 # %% ../../nbs/tools/02_browse.ipynb #1d26b58b
@@ -196,11 +235,16 @@ def _softmax(logits):
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers/powers.sum(1, keepdims=True)
 
+# %% ../../nbs/tools/02_browse.ipynb #df6a32b1
+def _standardized(features):
+    "Features with mean 0 and deviation 1, and a column of ones: float (n, features + 1)."
+    spread = features.std(0) + 1e-6
+    return np.c_[(features - features.mean(0))/spread, np.ones(len(features))]
+
 # %% ../../nbs/tools/02_browse.ipynb #b1c2a275
 def _regression_logits(features, opinion, target, steps):
     "Logits of a regularized logistic regression that starts from `opinion`."
-    spread = features.std(0) + 1e-6
-    x = np.c_[(features - features.mean(0))/spread, np.ones(len(features))]
+    x = _standardized(features)
     weights = momentum = np.zeros((x.shape[1], opinion.shape[1]))
     for _ in range(steps):
         error = _softmax(opinion + x @ weights) - target
@@ -230,31 +274,54 @@ def _dice(predicted, mask, labels):
         return float('nan')
     return scores(confusion_matrix(predicted, mask, labels.n_classes), labels.background)['dice']
 
-# %% ../../nbs/tools/02_browse.ipynb #9a4d4ef5
-def _compare_pairs(data, predictor, indices):
-    "(a row for each pair that can be read, [(row, `Region`)])."
-    rows, regions, n_classes = [], [], data.labels.n_classes
+# %% ../../nbs/tools/02_browse.ipynb #08d0e3a6
+def _new_row(data, i, dice):
+    "The row of a pair in which no region is doubted yet."
+    row = {'index': i, 'name': data.pairs[i].name, 'doubt': -np.inf, 'dice': dice}
+    return row | dict.fromkeys(('label', 'likely', 'box'))
+
+# %% ../../nbs/tools/02_browse.ipynb #ad468f50
+def _readable(data, indices):
+    "Yields (index, image, mask) of the pairs that can be read."
     for i in indices:
         try:
             image, mask = data.read(i)
         except SegError:
             continue
+        yield i, image, mask
+
+# %% ../../nbs/tools/02_browse.ipynb #9a4d4ef5
+def _compare_pairs(data, predictor, indices):
+    "(a row for each pair that can be read, [(its row, `Region`)])."
+    rows, regions = [], []
+    for i, image, mask in _readable(data, indices):
         prediction = predictor(image)
-        regions += [(len(rows), region) for region in find_regions(mask, prediction, n_classes)]
-        dice = _dice(prediction.mask, mask, data.labels)
-        rows.append({'index': i, 'name': data.pairs[i].name, 'doubt': -np.inf, 'dice': dice,
-                     'label': None, 'likely': None, 'box': None})
+        row = _new_row(data, i, _dice(prediction.mask, mask, data.labels))
+        rows.append(row)
+        regions += [(row, region) for region in find_regions(mask, prediction, data.labels.n_classes)]
     return rows, regions
 
+# %% ../../nbs/tools/02_browse.ipynb #c4546f3a
+def _weighted(doubt, region):
+    "A doubt that counts more for a large region; as it is where the mask is believed."
+    return float(doubt*region.pixels**0.2) if doubt > 0 else float(doubt)
+
 # %% ../../nbs/tools/02_browse.ipynb #0c3b97b7
-def _add_doubts(rows, regions, codes):
+def _add_doubts(regions, codes):
     "Put the most doubtful region of each pair into its row."
     values = np.array([region.value for _, region in regions])
     features = np.array([region.features for _, region in regions])
     for (row, region), doubt, likely in zip(regions, *region_doubt(values, features, len(codes))):
-        weighted = float(doubt*region.pixels**0.2 if doubt > 0 else doubt)
-        if weighted > rows[row]['doubt']:
-            rows[row] |= {'doubt': weighted, 'label': codes[region.value], 'likely': codes[likely], 'box': region.box}
+        weighted = _weighted(doubt, region)
+        if weighted > row['doubt']:
+            row.update({'doubt': weighted, 'label': codes[region.value], 'likely': codes[likely], 'box': region.box})
+
+# %% ../../nbs/tools/02_browse.ipynb #363e8f52
+def _assert_same_labels(predictor, data):
+    "`SegError` where a model was trained on another table than a data set has."
+    if tuple(predictor.labels.codes) != tuple(data.labels.codes):
+        raise SegError("the model was trained on other labels than these masks have; "
+                       "compare it with data of its own table")
 
 # %% ../../nbs/tools/02_browse.ipynb #af82864e
 def disagreement(
@@ -264,25 +331,35 @@ def disagreement(
 ):
     """[{index, name, doubt, dice, label, likely, box}], most doubtful first; the last three say which region, what it
     may be instead, and where (left, top, right, bottom). Pairs that cannot be read are left out."""
-    if tuple(predictor.labels.codes) != tuple(data.labels.codes):
-        raise SegError("the model was trained on other labels than these masks have; "
-                       "compare it with data of its own table")
-    rows, regions = _compare_pairs(data, predictor, range(len(data)) if indices is None else indices)
+    _assert_same_labels(predictor, data)
+    chosen = range(len(data)) if indices is None else indices
+    rows, regions = _compare_pairs(data, predictor, chosen)
     if regions:
-        _add_doubts(rows, regions, data.labels.codes)
+        _add_doubts(regions, data.labels.codes)
     return sorted(rows, key=lambda row: -row['doubt'])
+
+# %% ../../nbs/tools/02_browse.ipynb #d6045654
+def _difference(prediction, mask):
+    "Where a prediction differs from the mask: a gray image, the brighter, the surer the model is."
+    wrong = (prediction.mask != mask) & (mask != IGNORE)
+    shown = np.where(wrong, prediction.confidence, 0)
+    return Image.fromarray(shown.astype(np.uint8)).convert('RGB')
+
+# %% ../../nbs/tools/02_browse.ipynb #00cfb9e3
+def _frame(image, box):
+    "Draw a red frame into an image; none where there is no box."
+    if box:
+        ImageDraw.Draw(image).rectangle(box, outline='red', width=max(1, image.height//100))
 
 # %% ../../nbs/tools/02_browse.ipynb #8a502b31
 def _disagreement_row(data, row, predictor, height):
     "Image with the doubtful region framed, mask, prediction, difference and names, as Pillow images."
     image, mask = data.read(row['index'])
     prediction = predictor(image)
-    wrong = (prediction.mask != mask) & (mask != IGNORE)
-    difference = Image.fromarray(np.where(wrong, prediction.confidence, 0).astype(np.uint8)).convert('RGB')
     names = legend(np.stack([mask, prediction.mask]), data.labels, height)
-    if row['box']:
-        ImageDraw.Draw(image).rectangle(row['box'], outline='red', width=max(1, image.height//100))
-    return [image, paint(mask, data.labels), paint(prediction.mask, data.labels), difference, names]
+    _frame(image, row['box'])
+    painted = [paint(one, data.labels) for one in (mask, prediction.mask)]
+    return [image, *painted, _difference(prediction, mask), names]
 
 # %% ../../nbs/tools/02_browse.ipynb #f611a1c6
 def show_disagreement(

@@ -20,19 +20,31 @@ from ..masks import mask_image
 # %% ../../nbs/tools/07_examples.ipynb #7f8ca01d
 EXAMPLE_OBJECTS = ("furniture_doubleBed", "furniture_shelf", "furniture_rug", "items_nightLamp", "live_dog")
 
+# %% ../../nbs/tools/07_examples.ipynb #0507c2ab
+def _random_box(rng, size):
+    "Two slices, rows and columns, of a rectangle in a square of `size` pixels; it may reach over the edge."
+    top, left = rng.integers(0, size*3//4, 2)
+    height, width = rng.integers(size//8, size//2, 2)
+    return slice(top, top + height), slice(left, left + width)
+
+# %% ../../nbs/tools/07_examples.ipynb #4941f339
+def _empty_room(rng, size):
+    "A mask of wall above and floor below, uint8 (size, size)."
+    mask = np.full((size, size), ROOM_LABELS["building_wall"], np.uint8)
+    horizon = rng.integers(size//3, 2*size//3)
+    mask[horizon:] = ROOM_LABELS["building_floor"]
+    return mask
+
 # %% ../../nbs/tools/07_examples.ipynb #e9f9a193
 def example_mask(
     rng,     # NumPy random generator
     size=64, # Side of the square mask, in pixels
 ):
     "A mask, uint8 (size, size): wall above, floor below, and three to five rectangles of `EXAMPLE_OBJECTS`."
-    mask = np.full((size, size), ROOM_LABELS["building_wall"], np.uint8)
-    horizon = rng.integers(size//3, 2*size//3)
-    mask[horizon:] = ROOM_LABELS["building_floor"]
-    for name in rng.permutation(EXAMPLE_OBJECTS)[:rng.integers(3, 6)]:
-        top, left = rng.integers(0, size*3//4, 2)
-        height, width = rng.integers(size//8, size//2, 2)
-        mask[top:top + height, left:left + width] = ROOM_LABELS[name]
+    mask = _empty_room(rng, size)
+    objects = rng.permutation(EXAMPLE_OBJECTS)
+    for name in objects[:rng.integers(3, 6)]:
+        mask[_random_box(rng, size)] = ROOM_LABELS[name]
     return mask
 
 # %% ../../nbs/tools/07_examples.ipynb #b0682d41
@@ -45,6 +57,21 @@ def example_image(
     noise = rng.normal(0, 8, colors.shape)
     return Image.fromarray((colors + noise).clip(0, 255).astype(np.uint8))
 
+# %% ../../nbs/tools/07_examples.ipynb #7e59780c
+def _write_pair(folder, name, mask, image):
+    "Write an image and its mask where `find_pairs` looks for them."
+    for part in ("screenshots", "labels"):
+        (folder/part).mkdir(parents=True, exist_ok=True)
+    image.save(folder/"screenshots"/f"{name}.png")
+    mask_image(mask, ROOM_LABELS).save(folder/"labels"/f"{name}.png")
+
+# %% ../../nbs/tools/07_examples.ipynb #4b4c6946
+def _write_example(folder, name, size, seeds):
+    "Draw and write one pair."
+    rng = np.random.default_rng(seeds)
+    mask = example_mask(rng, size)
+    _write_pair(folder, name, mask, example_image(mask, rng))
+
 # %% ../../nbs/tools/07_examples.ipynb #041548bd
 def example_rooms(
     folder,            # Where they are written; made if missing
@@ -55,16 +82,10 @@ def example_rooms(
 ) -> SegData:
     "Write `n` drawn pairs with their label table and list of rooms, and return them as a data set."
     folder = Path(folder)
-    for part in ("screenshots", "labels"):
-        (folder/part).mkdir(parents=True, exist_ok=True)
     names = [f"{i:06}" for i in range(n)]
     for i, name in enumerate(names):
-        rng = np.random.default_rng([seed, i])
-        mask = example_mask(rng, size)
-        example_image(mask, rng).save(folder/"screenshots"/f"{name}.png")
-        mask_image(mask, ROOM_LABELS).save(folder/"labels"/f"{name}.png")
+        _write_example(folder, name, size, [seed, i])
     write_labels(ROOM_LABELS, folder/"labels.csv")
     rooms = {name: i//images_per_room for i, name in enumerate(names)}
-    names_of_values = ROOM_LABELS.codes[1:]
-    write_json(folder/"generation.json", {"rooms": rooms, "labels": names_of_values})
+    write_json(folder/"generation.json", {"rooms": rooms, "labels": ROOM_LABELS.codes[1:]})
     return find_pairs(folder)

@@ -7,6 +7,8 @@ __all__ = ['draw_annotations', 'unique_names', 'import_dataset', 'outlines', 'ex
 
 # %% ../../nbs/tools/03_formats.ipynb #43862ea2
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -30,6 +32,20 @@ def _datumaro():
                        "install it with `pip install segmentation-learner[formats]`") from None
     return dm, DatasetItem
 
+# %% ../../nbs/tools/03_formats.ipynb #da3a90e4
+def _draw_polygon(mask, points, value):
+    "A copy of a mask with a polygon [x0, y0, x1, y1, …] drawn on it."
+    image = Image.fromarray(mask)
+    corners = [tuple(point) for point in np.reshape(points, (-1, 2))]
+    ImageDraw.Draw(image).polygon(corners, fill=value)
+    return np.array(image)
+
+# %% ../../nbs/tools/03_formats.ipynb #5c3482f9
+def _drawable(annotations):
+    "The masks and polygons among datumaro's annotations, the lowest first."
+    found = [one for one in annotations if one.type.name in ('mask', 'polygon')]
+    return sorted(found, key=lambda one: one.z_order)
+
 # %% ../../nbs/tools/03_formats.ipynb #cad2ceb9
 def draw_annotations(
     annotations, # datumaro's masks and polygons of one image
@@ -39,16 +55,21 @@ def draw_annotations(
     """The mask, uint8 (height, width): the label's value where an annotation lies, 0 elsewhere; higher `z_order`
     lies above."""
     mask = np.zeros(size, np.uint8)
-    drawable = [one for one in annotations if one.type.name in ('mask', 'polygon')]
-    for one in sorted(drawable, key=lambda one: one.z_order):
-        if one.type.name == 'mask':
-            mask[np.asarray(one.image, bool)] = values[one.label]
+    for one in _drawable(annotations):
+        if one.type.name == 'polygon':
+            mask = _draw_polygon(mask, one.points, values[one.label])
         else:
-            image = Image.fromarray(mask)
-            corners = [tuple(point) for point in np.reshape(one.points, (-1, 2))]
-            ImageDraw.Draw(image).polygon(corners, fill=values[one.label])
-            mask = np.array(image)
+            mask[np.asarray(one.image, bool)] = values[one.label]
     return mask
+
+# %% ../../nbs/tools/03_formats.ipynb #1caa5de2
+def _candidates(item_id, part):
+    "Yields file names for an image, the plainest first, without end."
+    plain = item_id.replace('/', '_').replace('\\', '_')
+    yield plain
+    yield f'{part}_{plain}'
+    for n in count(2):
+        yield f'{part}_{plain}_{n}'
 
 # %% ../../nbs/tools/03_formats.ipynb #0cd8917f
 def unique_names(
@@ -58,19 +79,22 @@ def unique_names(
     slashes, where needed with its part before and a number after it."""
     names, taken = [], set()
     for item_id, part in items:
-        plain = item_id.replace('/', '_').replace('\\', '_')
-        candidates = [plain, f'{part}_{plain}', *(f'{part}_{plain}_{n}' for n in range(2, len(items) + 2))]
-        name = next(name for name in candidates if name.lower() not in taken)
+        name = next(name for name in _candidates(item_id, part) if name.lower() not in taken)
         taken.add(name.lower())
         names.append(name)
     return names
 
+# %% ../../nbs/tools/03_formats.ipynb #4dfc5f48
+def _is_background(name):
+    "Is a label of another format called as what is nothing?"
+    return name.lower() in (EMPTY, 'background')
+
 # %% ../../nbs/tools/03_formats.ipynb #ec34ca67
 def _table(names):
     "(`LabelSet`, mask value of each name) for the labels of another format: 0 is empty, or what is called so."
-    foreground = [name for name in names if name.lower() not in (EMPTY, 'background')]
+    foreground = [name for name in names if not _is_background(name)]
     labels = LabelSet((EMPTY, *foreground), bit_colors(len(foreground) + 1))
-    values = [foreground.index(name) + 1 if name in foreground else 0 for name in names]
+    values = [0 if _is_background(name) else foreground.index(name) + 1 for name in names]
     return labels, values
 
 # %% ../../nbs/tools/03_formats.ipynb #12bd05af
@@ -82,6 +106,25 @@ def _open_foreign(dm, folder, format):
         raise SegError(f"{folder} cannot be read as {format!r} ({error}); "
                        "take one of datumaro's format names that fits it") from None
 
+# %% ../../nbs/tools/03_formats.ipynb #8ee9db3e
+def _foreign_image(item):
+    "The Pillow image of one of datumaro's items, which are BGR."
+    rgb = np.asarray(item.media.data)[..., 2::-1]
+    return Image.fromarray(np.ascontiguousarray(rgb, np.uint8))
+
+# %% ../../nbs/tools/03_formats.ipynb #1af552bb
+def _import_item(item, name, values, labels, out):
+    "Write an image and its mask in our layout."
+    image = _foreign_image(item)
+    mask = draw_annotations(item.annotations, image.size[::-1], values)
+    _save_png(image, Path(out)/'screenshots'/f'{name}.png')
+    _save_png(mask_image(mask, labels), Path(out)/'labels'/f'{name}.png')
+
+# %% ../../nbs/tools/03_formats.ipynb #c4b1303c
+def _category_names(dm, source):
+    "The names of the labels of datumaro's data set."
+    return [category.name for category in source.categories()[dm.AnnotationType.label].items]
+
 # %% ../../nbs/tools/03_formats.ipynb #0b5c8996
 def import_dataset(
     folder, # The data set
@@ -92,15 +135,11 @@ def import_dataset(
     left out."""
     dm, _ = _datumaro()
     source = _open_foreign(dm, folder, format)
-    labels, values = _table([category.name for category in source.categories()[dm.AnnotationType.label].items])
+    labels, values = _table(_category_names(dm, source))
     items = [item for item in source if item.annotations]
     names = unique_names([(item.id, item.subset) for item in items])
     for item, name in zip(items, names):
-        rgb = np.asarray(item.media.data)[..., 2::-1] # datumaro's images are BGR
-        image = Image.fromarray(np.ascontiguousarray(rgb, np.uint8))
-        mask = draw_annotations(item.annotations, image.size[::-1], values)
-        _save_png(image, Path(out)/'screenshots'/f'{name}.png')
-        _save_png(mask_image(mask, labels), Path(out)/'labels'/f'{name}.png')
+        _import_item(item, name, values, labels, out)
     write_labels(labels, Path(out)/'labels.csv')
     return find_pairs(out)
 
@@ -110,19 +149,36 @@ def _save_png(image, path):
     with atomic_path(path) as temporary:
         image.save(temporary, format='PNG')
 
+# %% ../../nbs/tools/03_formats.ipynb #7d39a5e8
+def _contour(cv2, inside, at):
+    "The outline [x0, y0, x1, y1, …] of a region: uint8 (height, width), its upper left corner at (x, y)."
+    contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=at)
+    corners = contours[0].reshape(-1, 2)
+    corners = np.resize(corners, (max(3, len(corners)), 2)) # A polygon has three corners, even one of one pixel
+    return corners.ravel().tolist()
+
 # %% ../../nbs/tools/03_formats.ipynb #a5c81d26
 def _region_outlines(cv2, mask, value):
     "[(area of its box, value, [x0, y0, x1, y1, …])] of the connected regions of one value."
-    n, regions, stats, _ = cv2.connectedComponentsWithStats((mask == value).astype(np.uint8), connectivity=4)
+    where = (mask == value).astype(np.uint8)
+    n, regions, stats, _ = cv2.connectedComponentsWithStats(where, connectivity=4)
     found = []
     for region in range(1, n):
         x, y, width, height = (int(i) for i in stats[region, :4])
-        inside = (regions[y:y + height, x:x + width] == region).astype(np.uint8)
-        contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y))
-        corners = contours[0].reshape(-1, 2)
-        corners = np.resize(corners, (max(3, len(corners)), 2)) # A polygon has three corners, even one of one pixel
-        found.append((width*height, int(value), corners.ravel().tolist()))
+        inside = regions[y:y + height, x:x + width] == region
+        points = _contour(cv2, inside.astype(np.uint8), (x, y))
+        found.append((width*height, int(value), points))
     return found
+
+# %% ../../nbs/tools/03_formats.ipynb #2bff7a8f
+def _regions_by_size(mask):
+    "(value, [x0, y0, x1, y1, …]) of all regions of a mask, the largest box first."
+    import cv2
+    found = []
+    for value in np.unique(mask):
+        found += _region_outlines(cv2, mask, value)
+    ranked = sorted(found, key=lambda region: -region[0])
+    return [(value, points) for _, value, points in ranked]
 
 # %% ../../nbs/tools/03_formats.ipynb #99b488eb
 def outlines(
@@ -131,10 +187,8 @@ def outlines(
 ):
     """[(value, [x0, y0, x1, y1, …])] whose polygons, drawn in this order onto `background`, give the mask; needs
     OpenCV, which datumaro brings."""
-    import cv2
-    found = [region for value in np.unique(mask) for region in _region_outlines(cv2, mask, value)]
     drawn, polygons = Image.new('L', mask.shape[::-1], background), []
-    for _, value, points in sorted(found, key=lambda region: -region[0]):
+    for value, points in _regions_by_size(mask):
         if value == background and drawn.getpixel(tuple(points[:2])) == background:
             continue
         ImageDraw.Draw(drawn).polygon(points, fill=value)
@@ -153,30 +207,38 @@ def _full_palette(paint):
     black = dict.fromkeys(range(256), (0, 0, 0))
     return lambda mask, palette: paint(mask, black | dict(palette))
 
+# %% ../../nbs/tools/03_formats.ipynb #19b8cca4
+def _save_sixteen_bits(save, path, image, dtype, **options):
+    "Save an image with `save`, int32 as uint16."
+    dtype = np.uint16 if dtype == np.int32 else dtype
+    return save(path, image, dtype=dtype, **options)
+
 # %% ../../nbs/tools/03_formats.ipynb #0d693491
 def _sixteen_bits(save):
     "A `save_image` that writes int32 as uint16."
-    def saved(path, image, dtype, **options):
-        return save(path, image, dtype=np.uint16 if dtype == np.int32 else dtype, **options)
-    return saved
+    return partial(_save_sixteen_bits, save)
+
+# %% ../../nbs/tools/03_formats.ipynb #05fb5ff3
+def _patches():
+    "What has to be exchanged in datumaro 0.5."
+    from datumaro.plugins.data_formats import camvid, cityscapes
+    from datumaro.plugins.data_formats.coco import exporter as coco
+    from datumaro.plugins.data_formats.voc import exporter as voc
+
+    full_palette = _full_palette(voc.paint_mask)
+    return [
+        patch.object(coco, 'mask_utils', _single_area(coco.mask_utils)),
+        patch.object(cityscapes, 'save_image', _sixteen_bits(cityscapes.save_image)),
+        *(patch.object(module, 'paint_mask', full_palette) for module in (voc, cityscapes, camvid))]
 
 # %% ../../nbs/tools/03_formats.ipynb #64c1bcda
 @contextmanager
 def _newer_stack(version):
     "datumaro 0.5 as it works with today's numpy and Pillow."
-    if not version.startswith('0.'):
-        yield
-        return
-    from datumaro.plugins.data_formats import camvid, cityscapes
-    from datumaro.plugins.data_formats.coco import exporter as coco
-    from datumaro.plugins.data_formats.voc import exporter as voc
-    patches = [patch.object(coco, 'mask_utils', _single_area(coco.mask_utils)),
-               patch.object(cityscapes, 'save_image', _sixteen_bits(cityscapes.save_image))]
-    full_palette = _full_palette(voc.paint_mask)
-    patches += [patch.object(module, 'paint_mask', full_palette) for module in (voc, cityscapes, camvid)]
     with ExitStack() as stack:
-        for one in patches:
-            stack.enter_context(one)
+        if version.startswith('0.'):
+            for one in _patches():
+                stack.enter_context(one)
         yield
 
 # %% ../../nbs/tools/03_formats.ipynb #843d076f
@@ -185,43 +247,73 @@ class _MaskAnnotations:
     the label's own number."""
     def __init__(self, dm, labels, empty):
         self.dm = dm
-        self.values = [value for value in range(labels.n_classes) if value != empty]
+        self.values = _foreground(labels, empty)
         self.names = [labels.codes[value] for value in self.values]
+
+    def annotation(self, k, where):
+        "The annotation of the k-th label, which is where `where` is true."
+        return self.dm.Mask(image=where, label=k, id=k + 1, group=k + 1, attributes={'is_crowd': True})
 
     def __call__(self, mask):
         "The annotations of a uint8 mask (height, width)."
-        found = []
-        for k, value in enumerate(self.values):
-            where = mask == value
-            if where.any():
-                found.append(self.dm.Mask(image=where, label=k, id=k + 1, group=k + 1, attributes={'is_crowd': True}))
-        return found
+        places = [(k, mask == value) for k, value in enumerate(self.values)]
+        return [self.annotation(k, where) for k, where in places if where.any()]
+
+# %% ../../nbs/tools/03_formats.ipynb #8f5e3cce
+def _foreground(labels, empty):
+    "The mask values of all labels but the empty one."
+    return [value for value in range(labels.n_classes) if value != empty]
 
 # %% ../../nbs/tools/03_formats.ipynb #e5e96011
 class _PolygonAnnotations:
     "A mask as datumaro's polygons, see `outlines`."
     def __init__(self, dm, labels, empty):
         self.dm, self.empty = dm, empty
-        values = [value for value in range(labels.n_classes) if value != empty]
-        self.names = [labels.codes[value] for value in values] + ['background']
+        values = _foreground(labels, empty)
+        self.names = [*(labels.codes[value] for value in values), 'background']
         self.places = {value: k for k, value in enumerate([*values, empty])}
 
     def __call__(self, mask):
         "The annotations of a uint8 mask (height, width)."
         known = np.where(mask == IGNORE, self.empty, mask)
-        return [self.dm.Polygon(points, label=self.places[value], z_order=z)
-                for z, (value, points) in enumerate(outlines(known, self.empty))]
+        found = []
+        for z, (value, points) in enumerate(outlines(known, self.empty)):
+            found.append(self.dm.Polygon(points, label=self.places[value], z_order=z))
+        return found
+
+# %% ../../nbs/tools/03_formats.ipynb #982bf4d4
+def _item(dm, DatasetItem, pair, annotations):
+    "datumaro's item of a pair."
+    load = getattr(dm.Image, 'from_file', dm.Image)
+    image = load(path=str(pair.image))
+    return DatasetItem(id=pair.name, subset=pair.split or 'default', media=image, annotations=annotations)
 
 # %% ../../nbs/tools/03_formats.ipynb #3d5c5eb7
 def _items(data, dm, DatasetItem, annotate):
     "datumaro's items of a data set."
-    load = getattr(dm.Image, 'from_file', dm.Image)
     items = []
     for i, pair in enumerate(data.pairs):
         annotations = annotate(data.read(i)[1])
-        image, part = load(path=str(pair.image)), pair.split or 'default'
-        items.append(DatasetItem(id=pair.name, subset=part, media=image, annotations=annotations))
+        items.append(_item(dm, DatasetItem, pair, annotations))
     return items
+
+# %% ../../nbs/tools/03_formats.ipynb #9ad0ff29
+def _annotator(dm, labels, format):
+    "What turns the masks of a format into annotations; void is taken for background where there is none."
+    empty = IGNORE if labels.background is None else labels.background
+    kind = _PolygonAnnotations if format == 'cvat' else _MaskAnnotations
+    return kind(dm, labels, empty)
+
+# %% ../../nbs/tools/03_formats.ipynb #6fef2ecb
+def _export(dm, source, format, out):
+    "Let datumaro write a data set."
+    options = {'reindex': True} if format.startswith('coco') else {} # Its annotations are numbered through all images
+    try:
+        with _newer_stack(dm.VERSION):
+            source.export(str(out), format, save_media=True, **options)
+    except Exception as error:
+        raise SegError(f"datumaro {dm.VERSION} cannot write {format!r} ({error.__cause__ or error}); "
+                       "take another format, or a newer datumaro in an environment of its own") from None
 
 # %% ../../nbs/tools/03_formats.ipynb #db7b2da2
 def export_dataset(
@@ -232,14 +324,6 @@ def export_dataset(
     """Write any data set we read in another format; background and void are not annotated. CVAT gets polygons, see
     `outlines`, the others masks."""
     dm, DatasetItem = _datumaro()
-    empty = IGNORE if data.labels.background is None else data.labels.background
-    kind = _PolygonAnnotations if format == 'cvat' else _MaskAnnotations
-    annotate = kind(dm, data.labels, empty)
-    source = dm.Dataset.from_iterable(_items(data, dm, DatasetItem, annotate), categories=annotate.names)
-    options = {'reindex': True} if format.startswith('coco') else {} # Its annotations are numbered through all images
-    try:
-        with _newer_stack(dm.VERSION):
-            source.export(str(out), format, save_media=True, **options)
-    except Exception as error:
-        raise SegError(f"datumaro {dm.VERSION} cannot write {format!r} ({error.__cause__ or error}); "
-                       "take another format, or a newer datumaro in an environment of its own") from None
+    annotate = _annotator(dm, data.labels, format)
+    items = _items(data, dm, DatasetItem, annotate)
+    _export(dm, dm.Dataset.from_iterable(items, categories=annotate.names), format, out)

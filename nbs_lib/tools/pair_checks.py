@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['IMAGE_FORMATS', 'SUFFIXES', 'MAX_VALUE', 'MASK_CHECKS', 'LUMA', 'Finding', 'relative', 'finding_about',
-           'other_readings', 'read_as', 'open_checked', 'MaskFacts', 'measure_mask', 'check_interpolation',
-           'check_unknown_values', 'unknown_finding', 'check_void_or_label', 'check_one_label', 'check_palette',
-           'mask_findings', 'PairFacts', 'judge_image', 'examine_pair']
+           'open_checked', 'MaskFacts', 'measure_mask', 'check_interpolation', 'check_unknown_values',
+           'unknown_finding', 'check_void_or_label', 'check_one_label', 'check_palette', 'mask_findings', 'PairFacts',
+           'judge_image', 'examine_pair']
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #21ac3236
 import os
@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
 from ..check import value_counts
 from ..core import SegError
 from ..datasets import Pair, SegData
 from ..labels import IGNORE
-from ..masks import decode_mask, final_values, index_values, mask_values, open_image
-from .alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
+from ..masks import decode_mask, final_values, index_values, mask_values, open_image, other_readings
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #f355ccec
 @dataclass(frozen=True)
@@ -58,63 +58,28 @@ def finding_about(
         fix = 'quarantine', names[0]
     return Finding(kind, severity, names, what, remedy, fix)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #6fd25ae5
-def _all_known(values, labels):
-    "Are all values labels or void, and at least two of them labels?"
-    found = np.unique(values)
-    known = np.isin(found, (*labels.stored, *labels.void))
-    return known.all() and np.isin(found, labels.stored).sum() > 1
-
-# %% ../../nbs/tools/09_pair_checks.ipynb #da792ee9
-def _divisions(values, labels):
-    "'/N' for each N that turns the numbers of a mask into labels."
-    common = int(np.gcd.reduce(np.unique(values)))
-    candidates = dict.fromkeys((common, 1000, 256))
-    return [f'/{n}' for n in candidates if n > 1 and _all_known(values//n, labels)]
-
-# %% ../../nbs/tools/09_pair_checks.ipynb #42ff93fa
-def other_readings(
-    image,  # Pillow image of a mask
-    labels, # The `LabelSet`
-):
-    """Ways to read a mask that leave nothing unknown, best first: names of decoders, or '/N' for numbers to be
-    divided by N."""
-    readings = []
-    for decoder in ('value', 'color', 'red', 'green', 'blue'):
-        try:
-            values = mask_values(image, labels, decoder)
-        except SegError:
-            continue
-        if _all_known(values, labels):
-            readings.append(decoder)
-        elif decoder == 'value' and values.max() >= labels.n_classes:
-            readings += _divisions(values, labels)
-    return readings
-
-# %% ../../nbs/tools/09_pair_checks.ipynb #e3fb87c1
-def read_as(
-    image,   # Pillow image of a mask
-    labels,  # The `LabelSet`
-    reading, # One of `other_readings`, or a decoder
-):
-    "The mask of an image in that reading, uint8 (height, width)."
-    if not reading.startswith('/'):
-        return decode_mask(image, labels, reading)
-    values = mask_values(image, labels, 'value')
-    return final_values(labels)[values//int(reading[1:])]
-
 # %% ../../nbs/tools/09_pair_checks.ipynb #9f77f6d2
 IMAGE_FORMATS = Image.registered_extensions() # {'.png': 'PNG', …}
 SUFFIXES = {'JPEG': '.jpg', 'MPO': '.jpg', 'TIFF': '.tif'} # Where a file is not called as its format
 
+# %% ../../nbs/tools/09_pair_checks.ipynb #74e4b729
+def _right_suffix(image):
+    "What a file in the format of this Pillow image is mostly called: '.png', …"
+    return SUFFIXES.get(image.format, f'.{image.format.lower()}')
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #a0d713ec
+def _is_called_so(file, image):
+    "Does a file's name say what format it holds?"
+    named = IMAGE_FORMATS.get(file.suffix.lower())
+    return named == image.format or (named, image.format) == ('JPEG', 'MPO')
+
 # %% ../../nbs/tools/09_pair_checks.ipynb #31319762
 def _wrong_suffix(data, file, image):
     "A `Finding` about a file whose name does not say what it holds, in a list; empty where it does."
-    named = IMAGE_FORMATS.get(file.suffix.lower())
-    if named == image.format or (named, image.format) == ('JPEG', 'MPO'):
+    if _is_called_so(file, image):
         return []
-    suffix = SUFFIXES.get(image.format, f'.{image.format.lower()}')
-    fix = 'rename', relative(data, file), relative(data, file.with_suffix(suffix))
+    target = file.with_suffix(_right_suffix(image))
+    fix = 'rename', relative(data, file), relative(data, target)
     what = f"holds {image.format} data although it is called {file.suffix}"
     remedy = "harmless here, other programs may stumble: rename it"
     return [finding_about(data, [file], 'file type', 'warning', what, remedy, fix)]
@@ -148,12 +113,27 @@ class MaskFacts:
     counts: np.ndarray = field(init=False)  # int (256,): pixels of each mask value
 
     def __post_init__(self):
-        labels, n = self.data.labels, len(self.histogram)
-        known = np.zeros(n, bool)
-        known[[value for value in (*labels.stored, *labels.void) if value < n]] = True
+        labels = self.data.labels
+        known = _known_values(labels, len(self.histogram))
         mask_value = final_values(labels)[np.flatnonzero(known)]
         self.counts = np.bincount(mask_value, self.histogram[known], 256).astype(int)
         self.unknown = np.flatnonzero(~known & (self.histogram > 0))
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #5d909ee1
+def _known_values(labels, n):
+    "bool (n,): is this stored value a label, or void?"
+    known = np.zeros(n, bool)
+    known[[value for value in (*labels.stored, *labels.void) if value < n]] = True
+    return known
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #3b077d50
+def _sample_rows(image, stored, meaning, counts):
+    "A few rows of an index image; as what they mean where that is not what is stored."
+    rows = stored[::_row_step(image)]
+    used = np.flatnonzero(counts)
+    if (meaning[used] == used).all():
+        return rows
+    return meaning.astype(np.int16).take(rows)
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #bb070030
 def _measure_index(data, pair, image):
@@ -165,10 +145,7 @@ def _measure_index(data, pair, image):
     meaning = index_values(image, data.labels, data.decoder, counts)
     if meaning is None:
         return None
-    rows = stored[::_row_step(image)]
-    used = np.flatnonzero(counts)
-    if (meaning[used] != used).any():
-        rows = meaning.astype(np.int16).take(rows)
+    rows = _sample_rows(image, stored, meaning, counts)
     histogram = np.bincount(meaning + 1, counts).astype(int)
     return MaskFacts(data, pair, image, stored, rows, histogram[1:], histogram[0])
 
@@ -179,6 +156,12 @@ def _row_step(image):
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #3363e694
 MAX_VALUE = 1 << 16 # Larger numbers are labels only where the table says so
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #64d4af77
+def _are_plausible(values, labels):
+    "Could these numbers be labels? Huge ones only where the table says so."
+    limit = max(MAX_VALUE, *(value + 1 for value in labels.stored))
+    return values.min() >= -1 and values.max() < limit
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #86cdf6f0
 def measure_mask(
@@ -191,8 +174,7 @@ def measure_mask(
     if facts:
         return facts
     values = mask_values(image, data.labels, data.decoder)
-    limit = max(MAX_VALUE, *(value + 1 for value in data.labels.stored))
-    if values.min() < -1 or values.max() >= limit:
+    if not _are_plausible(values, data.labels):
         raise SegError(_complaint(data, pair))
     histogram = np.bincount(values.ravel() + 1)
     return MaskFacts(data, pair, image, values, values[::_row_step(image)], histogram[1:], histogram[0])
@@ -215,6 +197,13 @@ def _many_colors(image):
     some = array.reshape(-1, array.shape[-1])[::7]
     return len(np.unique(some, axis=0)) > 64
 
+# %% ../../nbs/tools/09_pair_checks.ipynb #7fa8b5b3
+def _has_ramps(facts):
+    "Do the mask's values rise and fall in ramps? Never where numbers of the table say nothing about likeness."
+    if facts.data.labels.values and not len(facts.unknown):
+        return False
+    return interpolation_score(facts.rows) > MAX_INTERPOLATION
+
 # %% ../../nbs/tools/09_pair_checks.ipynb #f7ba8e69
 def _is_interpolated(facts):
     "Does the mask hold values that lie between two labels?"
@@ -222,23 +211,26 @@ def _is_interpolated(facts):
         return True
     if facts.unknown_colors and _many_colors(facts.image):
         return True
-    comparable = len(facts.unknown) or not facts.data.labels.values
-    return bool(comparable) and interpolation_score(facts.rows) > MAX_INTERPOLATION
+    return _has_ramps(facts)
 
-# %% ../../nbs/tools/09_pair_checks.ipynb #119ba66b
-def check_interpolation(facts):
-    "Masks that were scaled with interpolation, or saved as JPEG."
-    if not _is_interpolated(facts):
-        return
+# %% ../../nbs/tools/09_pair_checks.ipynb #99b16e1e
+def _how_interpolated(facts):
+    "What was done to a mask that holds values between two labels."
     how = 'was scaled with interpolation or compressed as JPEG'
     if facts.image.format == 'JPEG':
         how = 'was compressed as JPEG'
     what = f"the mask {how}, which puts values between two labels along their edge"
     if len(facts.unknown):
         what += f"; {len(facts.unknown)} of them are not in the table"
-    severity = 'error' if facts.unknown_colors or len(facts.unknown) else 'warning'
-    remedy = "export it again as PNG; scale masks with nearest neighbor only"
-    yield _about_mask(facts, 'invented values', severity, what, remedy)
+    return what
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #119ba66b
+def check_interpolation(facts):
+    "Masks that were scaled with interpolation, or saved as JPEG."
+    if _is_interpolated(facts):
+        severity = 'error' if facts.unknown_colors or len(facts.unknown) else 'warning'
+        remedy = "export it again as PNG; scale masks with nearest neighbor only"
+        yield _about_mask(facts, 'invented values', severity, _how_interpolated(facts), remedy)
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #3d9cfe3d
 def _about_mask(facts, kind, severity, what, remedy, fix='quarantine'):
@@ -250,6 +242,14 @@ def check_unknown_values(facts):
     "Masks with values or colors that are not in the table."
     if facts.unknown_colors or len(facts.unknown):
         yield unknown_finding(facts.data, facts.pair, facts.image, _complaint(facts.data, facts.pair))
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #48c74070
+def _other_decoder(reading, remedy):
+    "(what fits, what to do) about a mask that can be read in another way."
+    if reading.startswith('/'):
+        return f"its numbers divided by {reading[1:]} fit", remedy
+    remedy = f"if all masks are so, read the data set with decoder='{reading}'; else {remedy}"
+    return f"decoder '{reading}' fits", remedy
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #c491183a
 def unknown_finding(
@@ -264,20 +264,21 @@ def unknown_finding(
     files = [pair.mask, pair.image]
     if not readings:
         return finding_about(data, files, 'unknown value', 'error', what, remedy, 'quarantine')
-    best, fits, remedy = readings[0], f"decoder '{readings[0]}' fits", "re-encode it with `seg_fix`"
-    if best.startswith('/'):
-        fits = f"its numbers divided by {best[1:]} fit"
-    else:
-        remedy = f"if all masks are so, read the data set with decoder='{best}'; else {remedy}"
-    fix = 'decode', relative(data, pair.mask), best
+    fits, remedy = _other_decoder(readings[0], "re-encode it with `seg_fix`")
+    fix = 'decode', relative(data, pair.mask), readings[0]
     return finding_about(data, files, 'other decoder', 'error', f"{what}, but {fits}", remedy, fix)
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #97fd4d80
+def _could_be_a_label(facts):
+    "Does the mask hold 0 and 255 only, and is 255 void?"
+    labels = facts.data.labels
+    found = set(np.flatnonzero(facts.histogram).tolist())
+    return labels.n_classes > 1 and IGNORE in labels.void and found == {0, IGNORE}
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #3cf1c3e7
 def check_void_or_label(facts):
     "Masks of 0 and 255 only, where 255 is void."
-    labels = facts.data.labels
-    found = set(np.flatnonzero(facts.histogram).tolist())
-    if labels.n_classes > 1 and IGNORE in labels.void and found == {0, IGNORE}:
+    if _could_be_a_label(facts):
         what = f"the mask holds 0 and 255 only: as it stands, {facts.histogram[IGNORE]:,} pixels of 255 are void"
         remedy = "if 255 is a label here, convert the mask to its number; else ignore this"
         yield _about_mask(facts, 'other decoder', 'warning', what, remedy, ())
@@ -288,35 +289,45 @@ def check_one_label(facts):
     labels = facts.data.labels
     shown = np.flatnonzero(facts.counts[:labels.n_classes])
     if len(shown) < 2 <= labels.n_classes:
-        name = labels.codes[shown[0]] if len(shown) else 'void'
+        names = [labels.codes[value] for value in shown] or ['void']
         remedy = "look at it; an image with one label teaches little, and a mask drawn to the wrong file looks just so"
-        yield _about_mask(facts, 'one label', 'warning', f"the mask is all {name}", remedy)
+        yield _about_mask(facts, 'one label', 'warning', f"the mask is all {names[0]}", remedy)
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #2398718d
 MASK_CHECKS = check_interpolation, check_unknown_values, check_void_or_label, check_one_label
 
+# %% ../../nbs/tools/09_pair_checks.ipynb #1a8a912b
+def _palette_colors(image):
+    "The colors of a palette image as a list of (red, green, blue)."
+    flat = image.getpalette('RGB')
+    return list(zip(flat[::3], flat[1::3], flat[2::3]))
+
 # %% ../../nbs/tools/09_pair_checks.ipynb #e34d15d0
 def _repainted(facts):
     "[(value, the label whose color it has)] for the values of a palette image; empty where a color is no label's."
-    labels = facts.data.labels
-    palette = np.array(facts.image.getpalette('RGB'), np.uint8).reshape(-1, 3).tolist()
+    labels, palette = facts.data.labels, _palette_colors(facts.image)
     by_color = {color: value for value, color in enumerate(labels.colors)}
     used = [value for value in np.flatnonzero(facts.histogram) if value < min(len(palette), labels.n_classes)]
-    meant = [by_color.get(tuple(palette[value])) for value in used]
+    meant = [by_color.get(palette[value]) for value in used]
     return [] if None in meant else list(zip(used, meant))
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #7ea9a39d
+def _painted_finding(facts, value, painted):
+    "A `Finding` about a value that is painted in another label's color."
+    codes = facts.data.labels.codes
+    what = (f"value {value} ({codes[value]}) is painted in the color of {codes[painted]}: "
+            "the palette and the numbers disagree")
+    remedy = "decide which is meant; decoder='color' reads the colors"
+    return _about_mask(facts, 'other decoder', 'warning', what, remedy, ())
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #effb89e6
 def check_palette(facts):
     "Palette images whose numbers are read, and whose colors say something else."
     if facts.image.mode != 'P' or facts.data.decoder != 'value' or len(facts.unknown):
         return
-    codes = facts.data.labels.codes
     for value, painted in _repainted(facts):
         if value != painted:
-            what = (f"value {value} ({codes[value]}) is painted in the color of {codes[painted]}: "
-                    "the palette and the numbers disagree")
-            remedy = "decide which is meant; decoder='color' reads the colors"
-            yield _about_mask(facts, 'other decoder', 'warning', what, remedy, ())
+            yield _painted_finding(facts, value, painted)
             return
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #c5db48f0
@@ -358,6 +369,11 @@ class PairFacts:
 # %% ../../nbs/tools/09_pair_checks.ipynb #2b0a3179
 LUMA = np.array([.299, .587, .114], np.float32) # Weights of red, green and blue in gray, ITU-R BT.601
 
+# %% ../../nbs/tools/09_pair_checks.ipynb #5262e3fa
+def _is_one_color(small, gray):
+    "Is a reduced image nearly one color? `gray` are the gray levels of its tiny version, which are looked at first."
+    return gray.std() < 3 and np.std(small.convert('L')) < 3
+
 # %% ../../nbs/tools/09_pair_checks.ipynb #b38235d0
 def judge_image(
     data,  # A `SegData`
@@ -370,7 +386,7 @@ def judge_image(
     small = _reduce(image)
     facts.tiny = np.asarray(small.resize((17, 16), Image.Resampling.BOX), np.int16)
     gray = facts.tiny @ LUMA
-    if gray.std() < 3 and np.std(small.convert('L')) < 3:
+    if _is_one_color(small, gray):
         what, remedy = "the image is nearly one color", "look at it: a black or white frame teaches nothing"
         facts.findings.append(finding_about(data, [pair.image], 'one colour', 'warning', what, remedy, 'quarantine'))
         return
@@ -381,7 +397,8 @@ def judge_image(
 # %% ../../nbs/tools/09_pair_checks.ipynb #645e2777
 def _compare(small, mask):
     "`Misalignment` of a reduced image and a reduced mask, which may differ by a pixel in size."
-    height, width = min(len(small), len(mask)), min(small.shape[1], mask.shape[1])
+    height = min(len(small), len(mask))
+    width = min(small.shape[1], mask.shape[1])
     return misalignment(edge_map(small[:height, :width]), mask[:height, :width])
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #0f1c09db
@@ -409,6 +426,13 @@ def _upright_rgb(image):
         image = ImageOps.exif_transpose(image)
     return image if image.mode == 'RGB' else image.convert('RGB')
 
+# %% ../../nbs/tools/09_pair_checks.ipynb #cfb95534
+def _sizes_differ(data, pair, mask, image):
+    "The `Finding` about an image and a mask of different size."
+    what = f"the mask is {mask.width}×{mask.height}, its image {image.width}×{image.height}"
+    remedy = "bring both to one size, the mask with nearest neighbor, or remove the pair"
+    return finding_about(data, [pair.mask, pair.image], 'sizes differ', 'error', what, remedy, 'quarantine')
+
 # %% ../../nbs/tools/09_pair_checks.ipynb #3fe7c606
 def _examine(data, pair, facts):
     "Fill `facts` from the two files of a pair."
@@ -421,11 +445,15 @@ def _examine(data, pair, facts):
     image = _upright_rgb(image)
     if stored is None or image.size == stored.size:
         judge_image(data, pair, image, mask, facts)
-        return
-    what = f"the mask is {stored.width}×{stored.height}, its image {image.width}×{image.height}"
-    remedy = "bring both to one size, the mask with nearest neighbor, or remove the pair"
-    files = [pair.mask, pair.image]
-    facts.findings.append(finding_about(data, files, 'sizes differ', 'error', what, remedy, 'quarantine'))
+    else:
+        facts.findings.append(_sizes_differ(data, pair, stored, image))
+
+# %% ../../nbs/tools/09_pair_checks.ipynb #fbce1c2f
+def _failed(data, pair, error):
+    "The `Finding` about a pair whose examination failed."
+    what = f"could not be examined ({type(error).__name__}: {error})"
+    files, remedy = [pair.mask, pair.image], "replace both files, or remove the pair"
+    return finding_about(data, files, 'unreadable', 'error', what, remedy, 'quarantine')
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #d25b80c2
 def examine_pair(
@@ -437,9 +465,7 @@ def examine_pair(
     try:
         _examine(data, pair, facts)
     except Exception as error:
-        what = f"could not be examined ({type(error).__name__}: {error})"
-        files, remedy = [pair.mask, pair.image], "replace both files, or remove the pair"
-        facts.findings.append(finding_about(data, files, 'unreadable', 'error', what, remedy, 'quarantine'))
+        facts.findings.append(_failed(data, pair, error))
     if any(finding.severity == 'error' for finding in facts.findings):
         facts.counts[:] = 0
     return facts

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -36,27 +37,46 @@ def parameter_cell(
             return cell
     raise SegError(f"{name} has no cell tagged 'parameters'; tag its first code cell")
 
+# %% ../../nbs/tools/06_series.ipynb #9b251f0f
+def _is_assignment(node):
+    "Is this statement `name = value`?"
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+
 # %% ../../nbs/tools/06_series.ipynb #0324268e
 def _assignments(source):
     "{name: syntax node of its value} for the plain assignments of a cell."
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = node.value
-    return found
+    found = filter(_is_assignment, ast.parse(source).body)
+    return {node.targets[0].id: node.value for node in found}
+
+# %% ../../nbs/tools/06_series.ipynb #db21034c
+def _is_literal(node):
+    "Is this the syntax of a number, text, list or the like?"
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
 
 # %% ../../nbs/tools/06_series.ipynb #cba14f46
 def get_parameters(
     notebook, # Notebook (nbformat 4)
 ):
     "{name: value} of the parameters that are literals."
-    values = {}
-    for name, node in _assignments(parameter_cell(notebook).source).items():
-        try:
-            values[name] = ast.literal_eval(node)
-        except ValueError:
-            continue
-    return values
+    nodes = _assignments(parameter_cell(notebook).source)
+    return {name: ast.literal_eval(node) for name, node in nodes.items() if _is_literal(node)}
+
+# %% ../../nbs/tools/06_series.ipynb #e01293ad
+def _replace_value(line, node, value):
+    "The line of code with another value where `node` stands; ast counts bytes."
+    line = line.encode()
+    return (line[:node.col_offset] + repr(value).encode() + line[node.end_col_offset:]).decode()
+
+# %% ../../nbs/tools/06_series.ipynb #5a06b90c
+def _assert_known(name, values, known):
+    "`SegError` where one of the values is for no parameter."
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise SegError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(known)}")
 
 # %% ../../nbs/tools/06_series.ipynb #8ee963de
 def set_parameters(
@@ -67,19 +87,22 @@ def set_parameters(
     "Exchange values in the cell tagged `parameters`, comments and all else kept. Returns the notebook."
     cell = parameter_cell(notebook, name)
     known, lines = _assignments(cell.source), cell.source.split('\n')
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise SegError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(known)}")
+    _assert_known(name, values, known)
     for key, value in values.items():
-        node = known[key]
-        line = lines[node.lineno - 1].encode() # ast counts bytes
-        line = line[:node.col_offset] + repr(value).encode() + line[node.end_col_offset:]
-        lines[node.lineno - 1] = line.decode()
+        row = known[key].lineno - 1
+        lines[row] = _replace_value(lines[row], known[key], value)
     cell.source = '\n'.join(lines)
     return notebook
 
 # %% ../../nbs/tools/06_series.ipynb #a0e81a25
 RUNS = Path('.run') # Stamps of finished runs, and notebooks that failed
+
+# %% ../../nbs/tools/06_series.ipynb #5c84b5e6
+def _bars_in(message):
+    "How far the progress bars in a kernel's message are, as text; '' where it has none."
+    html = message['content'].get('data', {}).get('text/html', '')
+    bars = re.findall(r'\[(\d+)/(\d+) ', html)
+    return ', '.join(f'{done} of {total} {what}' for (done, total), what in zip(bars, ('epochs', 'batches')))
 
 # %% ../../nbs/tools/06_series.ipynb #17063094
 class _WatchedClient(NotebookClient):
@@ -88,26 +111,28 @@ class _WatchedClient(NotebookClient):
 
     def process_message(self, message, cell, cell_index):
         "Look for a progress bar in what the kernel sends."
-        html = message['content'].get('data', {}).get('text/html', '')
-        bars = re.findall(r'\[(\d+)/(\d+) ', html)
+        bars = _bars_in(message)
         if bars and time.perf_counter() - self.told >= self.every:
             self.told = time.perf_counter()
-            parts = [f'{done} of {total} {what}' for (done, total), what in zip(bars, ('epochs', 'batches'))]
-            self.say('    ' + ', '.join(parts))
+            self.say(f'    {bars}')
         return super().process_message(message, cell, cell_index)
 
 # %% ../../nbs/tools/06_series.ipynb #066893da
-def _announcer(notebook, name, progress):
-    "A function that says which cell starts, for `NotebookClient`."
-    start = time.perf_counter()
-    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == 'code']
+class _Announcer:
+    "Says which cell starts, for `NotebookClient`."
+    def __init__(self, notebook, name, progress):
+        self.name, self.progress = name, progress
+        self.start = time.perf_counter()
+        self.code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == 'code']
 
-    def announce(cell, cell_index):
-        if cell.cell_type == 'code':
-            seconds = time.perf_counter() - start
-            first_line = cell.source.strip().splitlines()[0][:70]
-            progress(f"  {name} cell {code.index(cell_index) + 1}/{len(code)}, {seconds:4.0f} s: {first_line}")
-    return announce
+    def __call__(self, cell, cell_index):
+        "Say how far the notebook is; nothing of a cell without code."
+        if cell.cell_type != 'code':
+            return
+        at = f"{self.code.index(cell_index) + 1}/{len(self.code)}"
+        seconds = time.perf_counter() - self.start
+        first_line = cell.source.strip().splitlines()[0][:70]
+        self.progress(f"  {self.name} cell {at}, {seconds:4.0f} s: {first_line}")
 
 # %% ../../nbs/tools/06_series.ipynb #fbf67320
 def _why(error):
@@ -115,6 +140,22 @@ def _why(error):
     if isinstance(error, CellExecutionError):
         return f'{error.ename}: {error.evalue}'.splitlines()[0]
     return 'its kernel died, most often for want of memory; a smaller BS needs less'
+
+# %% ../../nbs/tools/06_series.ipynb #a958a57b
+def _client(notebook, name, progress):
+    "What runs a notebook here, in a kernel of this environment."
+    client = _WatchedClient(
+        notebook, timeout=None, kernel_name='python3', extra_arguments=['--log-level=ERROR'],
+        resources={'metadata': {'path': str(Path.cwd())}}, on_cell_start=_Announcer(notebook, name, progress))
+    client.say = progress
+    return client
+
+# %% ../../nbs/tools/06_series.ipynb #a81f6736
+def _keep_failed(notebook, path, error):
+    "Write a notebook that failed aside, and return the `SegError` that says so."
+    failed = RUNS/f'{path.stem}.failed.ipynb'
+    _write(notebook, failed)
+    return SegError(f"{path.name} failed: {_why(error)} (see {failed})")
 
 # %% ../../nbs/tools/06_series.ipynb #7c84f002
 def execute(
@@ -127,16 +168,10 @@ def execute(
     fails."""
     path = Path(path)
     notebook = set_parameters(nbformat.read(path, 4), values or {}, path.name)
-    client = _WatchedClient(
-        notebook, timeout=None, kernel_name='python3', extra_arguments=['--log-level=ERROR'],
-        resources={'metadata': {'path': str(Path.cwd())}}, on_cell_start=_announcer(notebook, path.stem, progress))
-    client.say = progress
     try:
-        client.execute()
+        _client(notebook, path.stem, progress).execute()
     except (CellExecutionError, DeadKernelError) as error:
-        failed = RUNS/f'{path.stem}.failed.ipynb'
-        _write(notebook, failed)
-        raise SegError(f"{path.name} failed: {_why(error)} (see {failed})") from None
+        raise _keep_failed(notebook, path, error) from None
     _write(tidy(notebook), out or path)
     return notebook
 
@@ -146,15 +181,26 @@ def _write(notebook, path):
     with atomic_path(path) as temporary:
         nbformat.write(notebook, temporary)
 
+# %% ../../nbs/tools/06_series.ipynb #339e26f3
+def _is_empty(shown):
+    "Is this text nothing, or a display that was cleared again?"
+    return shown == '<IPython.core.display.HTML object>' or not str(shown).strip()
+
 # %% ../../nbs/tools/06_series.ipynb #6b643d05
 def _is_noise(output):
     "Is this output stderr, or a display that was cleared again?"
     if output.output_type == 'stream':
         return output.name == 'stderr'
-    if output.output_type != 'display_data':
-        return False
-    shown = [value for value in output.data.values() if value != '<IPython.core.display.HTML object>']
-    return not any(str(value).strip() for value in shown)
+    return output.output_type == 'display_data' and all(map(_is_empty, output.data.values()))
+
+# %% ../../nbs/tools/06_series.ipynb #600c043b
+def _tidy_outputs(outputs):
+    "Outputs without noise; an image that Pillow shows as PNG and as JPEG is kept as PNG."
+    kept = [output for output in outputs if not _is_noise(output)]
+    for output in kept:
+        if 'image/png' in output.get('data', {}):
+            output.data.pop('image/jpeg', None)
+    return kept
 
 # %% ../../nbs/tools/06_series.ipynb #34569b82
 def tidy(
@@ -164,12 +210,8 @@ def tidy(
     notebook.metadata = {'kernelspec': dict(notebook.metadata.kernelspec)}
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == 'tags'}
-        if cell.cell_type != 'code':
-            continue
-        cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
-        for output in cell.outputs:
-            if 'image/png' in output.get('data', {}):
-                output.data.pop('image/jpeg', None) # Pillow shows itself as both
+        if cell.cell_type == 'code':
+            cell.outputs = _tidy_outputs(cell.outputs)
     return notebook
 
 # %% ../../nbs/tools/06_series.ipynb #e9289195
@@ -197,7 +239,7 @@ def recipe_values(
     if gpu:
         return full
     now = get_parameters(nbformat.read(path, 4))
-    return {key: small[key] for key, value in full.items() if key in small and now.get(key) == value}
+    return {key: value for key, value in small.items() if key in full and now.get(key) == full[key]}
 
 # %% ../../nbs/tools/06_series.ipynb #d2b28355
 def _sha256(path):
@@ -216,15 +258,20 @@ def library_hashes():
     modules = sorted(LIBRARY.rglob('*.py'))
     return {path.relative_to(LIBRARY).as_posix(): _sha256(path) for path in modules}
 
+# %% ../../nbs/tools/06_series.ipynb #56729dfc
+def _sizes(files):
+    "Sorted 'folder/name size' of files."
+    return sorted(f'{path.parent.name}/{path.name} {path.stat().st_size}' for path in files)
+
 # %% ../../nbs/tools/06_series.ipynb #e7dcd79d
 def data_state(
     data, # Folder of the data set
 ):
     "What identifies a data set: names and sizes of its images, its label table, and how it was made."
-    files = [path for part in ('screenshots', 'labels', 'test') for path in (Path(data)/part).glob('*')]
-    sizes = sorted(f'{path.parent.name}/{path.name} {path.stat().st_size}' for path in files)
-    tables = {name: _sha256(Path(data)/name) for name in ('labels.csv', 'generation.json')}
-    return [sizes, tables]
+    data = Path(data)
+    files = [path for part in ('screenshots', 'labels', 'test') for path in (data/part).glob('*')]
+    tables = {name: _sha256(data/name) for name in ('labels.csv', 'generation.json')}
+    return [_sizes(files), tables]
 
 # %% ../../nbs/tools/06_series.ipynb #04fb0a8e
 def fingerprint(
@@ -239,12 +286,17 @@ def fingerprint(
     state = json.dumps([code, library_hashes(), data_state(data), before])
     return hashlib.sha256(state.encode()).hexdigest()
 
+# %% ../../nbs/tools/06_series.ipynb #85f39989
+def _is_whole(path):
+    "Is this a file, and not one in the making?"
+    return path.is_file() and not path.name.startswith('.')
+
 # %% ../../nbs/tools/06_series.ipynb #f59ceecb
 def models_state(
     folder, # Where models are
 ):
     "{file name: when it was written and how large it is}, for files that are whole."
-    files = [path for path in sorted(Path(folder).glob('*')) if path.is_file() and not path.name.startswith('.')]
+    files = filter(_is_whole, sorted(Path(folder).glob('*')))
     return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
 
 # %% ../../nbs/tools/06_series.ipynb #5cca5dcc
@@ -272,8 +324,12 @@ def is_up_to_date(
     "Would running the notebook again make what is there already?"
     if stamp.get('fingerprint') != now or 'made' not in stamp:
         return False
-    files = {Path(folder)/name: known for name, known in stamp['made'].items()}
-    return all(path.exists() and model_hash(path) == known for path, known in files.items())
+    return all(_is_same(Path(folder)/name, known) for name, known in stamp['made'].items())
+
+# %% ../../nbs/tools/06_series.ipynb #1662acbf
+def _is_same(path, known):
+    "Is this file there, with the `model_hash` that is known of it?"
+    return path.exists() and model_hash(path) == known
 
 # %% ../../nbs/tools/06_series.ipynb #06d67c3c
 def made_size(
@@ -285,6 +341,19 @@ def made_size(
         return 0
     return read_json(manifest, 'delete it or generate again').get('size', 0)
 
+# %% ../../nbs/tools/06_series.ipynb #30b45d30
+def _is_foreign(out):
+    "Does this folder hold somebody else's images?"
+    ours = (Path(out)/'generation.json').exists()
+    return not ours and any(Path(out, 'screenshots').glob('*.png'))
+
+# %% ../../nbs/tools/06_series.ipynb #35ce9d1a
+def _assert_large_enough(made, size, out, command):
+    "`SegError` where there are rooms that are smaller than what is needed."
+    if 0 < made < size:
+        raise SegError(f"the rooms in {out} are of {made} px and the recipe for this machine needs {size} px; "
+                       f"move the folder away, then run {command}, or replace its pairs with --overwrite")
+
 # %% ../../nbs/tools/06_series.ipynb #1413a903
 def make_rooms(
     pairs, # How many
@@ -292,18 +361,24 @@ def make_rooms(
     out,   # Folder of the data set
 ):
     "Let `seg_generate` bring the folder up to `pairs`; a folder of somebody else's images is left alone."
-    ours = (Path(out)/'generation.json').exists()
-    if not ours and any(Path(out, 'screenshots').glob('*.png')):
+    if _is_foreign(out):
         print(f"{out} holds images that are not ours; they are used as they are")
         return
     made = made_size(out)
     options = [str(pairs), '--out', str(out), '--size', str(max(made, size))]
     command = f"`seg_generate {' '.join(options)}`"
-    if 0 < made < size:
-        raise SegError(f"the rooms in {out} are of {made} px and the recipe for this machine needs {size} px; "
-                       f"move the folder away, then run {command}, or replace its pairs with --overwrite")
+    _assert_large_enough(made, size, out, command)
     if subprocess.run([Path(sys.executable).with_name('seg_generate'), *options]).returncode:
         raise SegError(f"the rooms could not be made; {command} says why")
+
+# %% ../../nbs/tools/06_series.ipynb #f4a67619
+def _run_and_stamp(path, values, now, known):
+    "Run a notebook and return its stamp; `known` are the names of what it made another time."
+    models = Path(DATA)/'models'
+    old = models_state(models)
+    execute(path, values, progress=partial(print, flush=True))
+    made = changed_files(old, models_state(models), known)
+    return {'fingerprint': now, 'made': {name: model_hash(models/name) for name in made}}
 
 # %% ../../nbs/tools/06_series.ipynb #0cacb044
 def run_if_stale(
@@ -313,20 +388,38 @@ def run_if_stale(
     force,  # Run it even when it is up to date?
 ):
     "Run a notebook of the series in place, unless it is up to date. Returns its stamp."
-    path, file, models = Path(f'{name}.ipynb'), RUNS/f'{name}.json', Path(DATA)/'models'
+    path, file = Path(f'{name}.ipynb'), RUNS/f'{name}.json'
     values = recipe_values(path, gpu)
     now = fingerprint(path, values, DATA, before)
     stamp = read_json(file, 'delete it') if file.exists() else {}
-    if not force and is_up_to_date(stamp, now, models):
+    if not force and is_up_to_date(stamp, now, Path(DATA)/'models'):
         print(f"{name} is up to date")
         return stamp
     print(name, flush=True)
-    old = models_state(models)
-    execute(path, values, progress=lambda line: print(line, flush=True))
-    made = changed_files(old, models_state(models), stamp.get('made', {}))
-    stamp = {'fingerprint': now, 'made': {file_name: model_hash(models/file_name) for file_name in made}}
+    stamp = _run_and_stamp(path, values, now, stamp.get('made', {}))
     write_json(file, stamp)
     return stamp
+
+# %% ../../nbs/tools/06_series.ipynb #d4435ac8
+def _assert_notebooks_here():
+    "`SegError` where a notebook of the series is not in this folder."
+    missing = [name for name in SERIES if not Path(f'{name}.ipynb').exists()]
+    if missing:
+        raise SegError(f"{missing[0]}.ipynb is not in {Path.cwd()}; run this at the root of the repository")
+
+# %% ../../nbs/tools/06_series.ipynb #70f201a7
+def _print_scale(machine):
+    "Say what this machine has, and at which scale the series runs on it."
+    scale = 'the full recipe' if machine['gpu'] else 'at the scale of a CPU'
+    print(f"{machine['cores']} cores, {machine['memory_gb']} GiB memory, GPU: {machine['gpu'] or 'none'}; {scale}")
+
+# %% ../../nbs/tools/06_series.ipynb #d29cbed2
+def _run_series(gpu, force):
+    "Run the notebooks of the series in order."
+    stamp = ''
+    for i, name in enumerate(SERIES):
+        print(f"[{i + 1}/{len(SERIES)}] ", end='')
+        stamp = run_if_stale(name, gpu, stamp, force)
 
 # %% ../../nbs/tools/06_series.ipynb #30c79f2e
 @seg_command
@@ -335,19 +428,19 @@ def seg_series(
     force: bool = False, # Run notebooks that are up to date, too?
 ):
     "Generate rooms and run the four notebooks in order, in place; what is up to date is not done again."
-    missing = [name for name in SERIES if not Path(f'{name}.ipynb').exists()]
-    if missing:
-        raise SegError(f"{missing[0]}.ipynb is not in {Path.cwd()}; run this at the root of the repository")
+    _assert_notebooks_here()
     machine, start = hardware(), time.perf_counter()
+    _print_scale(machine)
     recipe = GPU if machine['gpu'] else CPU
-    scale = 'the full recipe' if machine['gpu'] else 'at the scale of a CPU'
-    print(f"{machine['cores']} cores, {machine['memory_gb']} GiB memory, GPU: {machine['gpu'] or 'none'}; {scale}")
     make_rooms(pairs or recipe['pairs'], recipe['size'], DATA)
-    stamp = ''
-    for i, name in enumerate(SERIES):
-        print(f"[{i + 1}/{len(SERIES)}] ", end='')
-        stamp = run_if_stale(name, bool(machine['gpu']), stamp, force)
+    _run_series(bool(machine['gpu']), force)
     print(summary(DATA, time.perf_counter() - start))
+
+# %% ../../nbs/tools/06_series.ipynb #22b81711
+def _score_line(row):
+    "A row of the ladder table as a line of text."
+    scores = f"Dice {row['dice']}   foreground accuracy {row['foreground_accuracy']}"
+    return f"  {row['size']:>9} px   {scores}   {row['epochs']} epochs, {float(row['minutes']):.1f} minutes"
 
 # %% ../../nbs/tools/06_series.ipynb #e5e166da
 def summary(
@@ -355,12 +448,11 @@ def summary(
     seconds, # How long it all took
 ):
     "The results table and where to look, as text."
-    from nbs_lib.train import read_ladder # Brings PyTorch, which the rest does not need
+    from nbs_lib.train import read_ladder  # Brings PyTorch, which the rest does not need
+
     models, photos = Path(data)/'models', Path(data)/'test'
-    lines = [f"\ndone in {seconds/60:.1f} minutes; scores on rooms never seen in training:"]
-    for row in read_ladder(models/'ladder.csv'):
-        scores = f"Dice {row['dice']}   foreground accuracy {row['foreground_accuracy']}"
-        lines.append(f"  {row['size']:>9} px   {scores}   {row['epochs']} epochs, {float(row['minutes']):.1f} minutes")
+    first = f"\ndone in {seconds/60:.1f} minutes; scores on rooms never seen in training:"
+    scores = map(_score_line, read_ladder(models/'ladder.csv'))
     notebooks = ', '.join(f'{name}.ipynb' for name in SERIES)
-    lines.append(f"look at {notebooks} (`make lab`); models are in {models}, your own photos go into {photos}")
-    return '\n'.join(lines)
+    last = f"look at {notebooks} (`make lab`); models are in {models}, your own photos go into {photos}"
+    return '\n'.join([first, *scores, last])
