@@ -11,7 +11,8 @@ __all__ = ['RECIPE', 'GENERATE', 'PART_BYTES', 'HELD_OUT_SEED', 'STARTER_ARCH', 
            'run_until', 'RoomSet', 'generate_rooms', 'has_rooms', 'room_figures', 'room_job', 'read_rooms',
            'half_precision', 'write_parts', 'split_model', 'join_parts', 'is_split', 'split_job', 'NightSettings',
            'size_steps', 'room_numbers', 'held_out_job', 'room_sizes', 'series_jobs', 'series_network', 'starter_jobs',
-           'folder_jobs', 'gpu_jobs', 'night_jobs', 'check_results', 'seg_night']
+           'folder_jobs', 'gpu_networks', 'gpu_hours', 'only_jobs', 'gpu_jobs', 'night_jobs', 'check_results',
+           'seg_night']
 
 # %% ../../nbs/tools/10_night.ipynb #cabcbf0c
 import csv
@@ -571,6 +572,7 @@ class NightSettings:
     gpu: bool = False                # The plan for a GPU: the series, the starter model, CamVid and VOC?
     camvid: str = ""                 # Folder of CamVid, with --gpu
     voc: str = ""                    # Folder of PASCAL VOC, with --gpu
+    only: str = ""                   # Only some of the networks, with --gpu: series starter camvid voc
 
 # %% ../../nbs/tools/10_night.ipynb #c061e2e0
 def size_steps(
@@ -685,22 +687,58 @@ def folder_jobs(
 # %% ../../nbs/tools/10_night.ipynb #f6bd5cc3
 GPU_SHARES = {"series": 0.4, "starter": 0.3, "camvid": 0.15, "voc": 0.15}  # of the hours
 
+def gpu_networks(
+    settings, # A `NightSettings`
+):
+    "Names of the networks that are wanted; `SegError` for one that is unknown or has no data."
+    folders = {"camvid": settings.camvid, "voc": settings.voc}
+    possible = [name for name in GPU_SHARES if folders.get(name, True)]
+    wanted = settings.only.split() or possible
+    unknown = [name for name in wanted if name not in possible]
+    if unknown:
+        raise SegError(f"--only names {unknown[0]!r}; take some of {' '.join(possible)} (camvid and voc want a folder)")
+    return wanted
+
+# %% ../../nbs/tools/10_night.ipynb #a0c67407
+def gpu_hours(
+    wanted, # Names of networks
+    hours,  # Of training in all
+):
+    "{name: hours} for all networks; those that are wanted share the hours."
+    total = sum(GPU_SHARES[name] for name in wanted)
+    return {name: hours*share/total for name, share in GPU_SHARES.items()}
+
+# %% ../../nbs/tools/10_night.ipynb #68a3d8a8
+def only_jobs(
+    jobs,   # `Job`s in order
+    wanted, # Names of networks
+):
+    "The jobs of these networks, and all that they need."
+    names = {job.name for job in jobs if job.name.removeprefix("weights_").split("_")[0] in wanted}
+    for job in reversed(jobs):
+        if job.name in names:
+            names.update(job.needs)
+    return [job for job in jobs if job.name in names]
+
+# %% ../../nbs/tools/10_night.ipynb #14d0b6a5
 def gpu_jobs(
     settings,   # A `NightSettings`
     hours,      # Of training in all
     make_rooms, # Like `generate_rooms`
 ):
     "The jobs of a day on a GPU."
-    times = {name: hours*share for name, share in GPU_SHARES.items()}
-    return [
+    wanted = gpu_networks(settings)
+    times = gpu_hours(wanted, hours)
+    jobs = [
         *series_jobs(settings, times["series"], make_rooms),
         split_job(series_network(settings, times["series"]), settings.out),
         *starter_jobs(settings, times["starter"]),
         *folder_jobs("camvid", settings.camvid, CAMVID_SIZES, settings, times["camvid"]),
         *folder_jobs("voc", settings.voc, VOC_SIZES, settings, times["voc"]),
     ]
+    return only_jobs(jobs, wanted)
 
-# %% ../../nbs/tools/10_night.ipynb #a9ce8880
+# %% ../../nbs/tools/10_night.ipynb #e2a26e0d
 def night_jobs(
     settings,                  # A `NightSettings`
     make_rooms=generate_rooms, # Draws a `RoomSet`, given a deadline
@@ -710,7 +748,7 @@ def night_jobs(
         return gpu_jobs(settings, settings.hours or 3, make_rooms)
     return series_jobs(settings, settings.hours or 8, make_rooms)
 
-# %% ../../nbs/tools/10_night.ipynb #8ae98fe2
+# %% ../../nbs/tools/10_night.ipynb #bf8c601f
 def check_results(
     results, # `Result`s
     out,     # Folder of the table
@@ -721,7 +759,7 @@ def check_results(
         raise SegError(f"{', '.join(failed)} failed; the reasons are in {Path(out)/'results.txt'}, the whole of them "
                        "in NAME.error.txt beside it; the same command tries again")
 
-# %% ../../nbs/tools/10_night.ipynb #0f0bcf33
+# %% ../../nbs/tools/10_night.ipynb #7f7e1a16
 @seg_command
 def seg_night(settings: NightSettings):
     "Long training in steps that can be interrupted at any time; the same command goes on."
@@ -731,7 +769,7 @@ def seg_night(settings: NightSettings):
     print(results_text(results))
     check_results(results, settings.out)
 
-# %% ../../nbs/tools/10_night.ipynb #5819038e
+# %% ../../nbs/tools/10_night.ipynb #4ea468af
 WHEELS = ("numpy", "Pillow", "fastcore", "fastai", "torchvision", "torchmetrics", "safetensors",
           "segmentation-models-pytorch", "psutil", "panda3d")
 
@@ -743,7 +781,8 @@ seg_night.__doc__ += (
     " It leaves results.csv, results.txt and, in the folder weights, networks in parts under 16 MB, which"
     " nbs_lib.tools.night.join_parts puts together.")
 
-# %% ../../nbs/tools/10_night.ipynb #0328d073
+# %% ../../nbs/tools/10_night.ipynb #c906300d
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals():  # run as a file, not as this notebook
-    seg_night.main()
+    from nbs_lib.tools.night import seg_night as command  # by its real name: its help is read from this module
+    command.main()
