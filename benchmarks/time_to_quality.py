@@ -54,6 +54,8 @@ class Watch(Callback):
 
     def is_watched(self) -> bool:
         "Is this an epoch at the size, and none that is only there to measure the time?"
+        if hasattr(self.learn, "batch_timer"):
+            return False
         names = self.recorder.metric_names
         return tuple(self.dls.size) == (self.size, self.size) and len(self.recorder.values[-1]) == len(names) - 2
 
