@@ -382,13 +382,14 @@ def network_jobs(
         before = (name,)
     return jobs
 
-# %% ../../nbs/tools/10_night.ipynb #71dc010d
+# %% ../../nbs/tools/10_night.ipynb #5b175a70
 def run_until(
-    command,  # The command and its arguments
-    deadline, # When it is interrupted, in seconds of `time.monotonic`
+    command,     # The command and its arguments
+    deadline,    # When it is interrupted, in seconds of `time.monotonic`
+    at_least=20, # Seconds that it gets in any case, so that each step brings it further
 ):
     "Run a command; at the deadline it is interrupted, as by Ctrl-C, with `TimeIsUp`. `SegError` when it fails."
-    seconds = max(1, deadline - time.monotonic())
+    seconds = max(at_least, deadline - time.monotonic())
     with subprocess.Popen(command) as process:
         try:
             status = process.wait(seconds)
