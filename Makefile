@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install run lab lint fix quick notebooks test test-latest test-unity clean
+.PHONY: help install run night lab lint fix quick notebooks test test-latest test-unity clean
 
 help:
 	@echo "make run          install, generate rooms, run the four notebooks, show the results"
+	@echo "make night        train through all sizes overnight; again: goes on (options: make night NIGHT='--hours 4')"
 	@echo "make lab          open JupyterLab on the notebooks"
 	@echo "make quick        lint, export in step, the fast tests: under 90 seconds once installed"
 	@echo "make fix          let ruff mend what it can"
@@ -35,6 +36,10 @@ install: libx11 .venv/installed
 
 run: install
 	$(BIN)/seg_series
+
+# The table of results grows in Assets/Data~/night; Ctrl-C at any time, the same command goes on.
+night: install
+	$(BIN)/seg_night $(NIGHT)
 
 lab: install
 	$(BIN)/jupyter lab

@@ -133,7 +133,7 @@ def show_superimposed(
 def label_colors(
     labels, # The `LabelSet`
 ):
-    "Arguments for `show_batch` and `show_results` of fastai, or `imshow`: a mask value is painted in its label's color."
+    "Arguments for fastai's `show_batch` and `show_results`, or `imshow`: a value is painted in its label's color."
     from matplotlib.colors import ListedColormap
     return dict(cmap=ListedColormap(labels.palette/255), vmin=0, vmax=255)
 
