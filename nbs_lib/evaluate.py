@@ -132,6 +132,7 @@ def check_mapping_row(
     if len(row) != 2 or not all(row):
         raise SegError(f"{path} needs two label names in line {line}, separated by a comma")
 
+# %% ../nbs/17_evaluate.ipynb #a731461a
 def read_mapping(
     path, # A CSV file with the columns data_label and model_label
 ):
@@ -208,6 +209,7 @@ def target_classes(
         target[data[name]] = classes.index(frozenset(answers))
     return target
 
+# %% ../nbs/17_evaluate.ipynb #f72c04bf
 def answer_classes(
     model,   # The model's `LabelSet`
     classes, # From `mapped_classes`

@@ -106,11 +106,13 @@ def float32_only():
 # %% ../nbs/16_export.ipynb #90853aaf
 OPSET = 20  # of ONNX operators; fixed, so that a new torch does not change the file
 
+# %% ../nbs/16_export.ipynb #ffa855fd
 def free_dimensions():
     "For `torch.export`: batch, height and width of the images may vary, the sides in steps of 32."
     dim = torch.export.Dim
     return {0: dim('n'), 1: 32*dim('h'), 2: 32*dim('w')}
 
+# %% ../nbs/16_export.ipynb #542853c3
 def to_onnx(
     model, # The network in eval mode
     stats, # (mean, std) of the training images
@@ -202,6 +204,7 @@ def net_batch(
     "uint8 (n, height, width, 3): images stretched to a size."
     return np.stack([stretch(image, size).pixels for image in islice(cycle(images), n)])
 
+# %% ../nbs/16_export.ipynb #551c13db
 def parity(
     model,          # The network in eval mode
     meta,           # Its JSON
@@ -269,6 +272,7 @@ def save_proto(
     "Write a model; the same model gives the same bytes."
     Path(path).write_bytes(proto.SerializeToString(deterministic=True))
 
+# %% ../nbs/16_export.ipynb #3de12340
 def write_onnx(
     model, # The network in eval mode, from `load_model`
     meta,  # Its JSON
@@ -388,6 +392,7 @@ def check_same_labels(
     if data.labels.codes != predictor.labels.codes:
         raise SegError(f"{data.root} has other labels than {predictor.path}; judge a model on data with its own")
 
+# %% ../nbs/16_export.ipynb #e3af06ba
 def predict_both(
     first,   # A `Predictor`
     second,  # Another
@@ -448,6 +453,7 @@ def remove_int8(
     for old in (manifest_path(path), path):
         old.unlink(missing_ok=True)
 
+# %% ../nbs/16_export.ipynb #2dc4b285
 def try_int8(
     path,     # NAME.onnx from `write_onnx`
     tried,    # Where the 8-bit file goes
@@ -496,6 +502,7 @@ def int8_manifest(
     manifest = read_json(manifest_path(fp32.path), 'export the model again')
     return manifest | own | dict(fp32_sha256=fp32.sha256, judged=found)
 
+# %% ../nbs/16_export.ipynb #fcef58eb
 def keep_int8(
     tried, # The 8-bit file in a temporary folder
     out,   # Where it goes
@@ -538,6 +545,7 @@ def held_out_in_training(
     print_doubt(honest, 'seg_export')
     return honest.indices
 
+# %% ../nbs/16_export.ipynb #dadef224
 def export_int8(
     path,   # NAME.onnx from `export_onnx`
     folder, # The data set the model was trained on

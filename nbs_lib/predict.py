@@ -453,6 +453,7 @@ def read_props(
     except ValueError as e:
         raise export_again(f"{path} has unreadable metadata ({e})") from None
 
+# %% ../nbs/15_predict.ipynb #5bf00f9e
 def read_metadata(
     session, # From `open_session`
     path,    # The file, for error messages
@@ -721,10 +722,12 @@ def _seen(window, length):
     "The slice of a photo's side that the network sees, for a network of this length."
     return slice(window.start, window.start + length)
 
+# %% ../nbs/15_predict.ipynb #2cf3e54a
 def _decided(window, start=0):
     "The slice of pixels that a window decides, counted from `start`."
     return slice(window.first - start, window.last - start)
 
+# %% ../nbs/15_predict.ipynb #6bca726f
 def predict_windows(
     run,   # Function from uint8 (1, height, width, 3) to mask and confidence, uint8 (1, height, width)
     image, # RGB Pillow image
@@ -857,6 +860,7 @@ def side_by_side(
     combined.paste(right, (left.width + gap, 0))
     return combined
 
+# %% ../nbs/15_predict.ipynb #47b3bbf6
 def overlay_with_legend(
     image,  # RGB Pillow image
     mask,   # uint8 (height, width) mask of the same size
@@ -878,6 +882,7 @@ def free_name(
         name = f'{stem}-{n}'
     return name
 
+# %% ../nbs/15_predict.ipynb #1e0a2445
 def output_names(
     photos, # Paths
 ):
@@ -901,6 +906,7 @@ def prediction_images(
         overlay=overlay_with_legend(image, prediction.mask, labels),
         confidence=Image.fromarray(prediction.confidence))
 
+# %% ../nbs/15_predict.ipynb #fb168b43
 def write_prediction(
     image,      # RGB Pillow image
     prediction, # Its `Prediction`

@@ -55,6 +55,7 @@ def is_regions(
     "Is this an integer array (height, width)?"
     return array.ndim == 2 and array.dtype.kind in 'iu'
 
+# %% ../../nbs/experiments/01_regions.ipynb #7258166a
 def check_annotators(
     path,    # The file, for the message
     regions, # List of arrays, one an annotator
@@ -64,6 +65,7 @@ def check_annotators(
     if len(shapes) != 1 or not all(map(is_regions, regions)):
         raise SegError(f"{path} does not hold region numbers of one size for each annotator; fetch the file again")
 
+# %% ../../nbs/experiments/01_regions.ipynb #5aefebe7
 def read_annotators(
     path, # A `.mat` file of BSDS500
 ):
@@ -205,6 +207,7 @@ def color_and_place(
     places = np.stack(np.mgrid[:height, :width], -1)*(position/max(height, width))
     return np.concatenate([lab, places], -1)
 
+# %% ../../nbs/experiments/01_regions.ipynb #85e36e18
 def kmeans_regions(
     image,       # RGB Pillow image
     k=8,         # Number of clusters
@@ -215,6 +218,7 @@ def kmeans_regions(
     clusters = KMeans(k, n_init=1, random_state=0).fit_predict(features.reshape(-1, 5))
     return clusters.reshape(features.shape[:2])
 
+# %% ../../nbs/experiments/01_regions.ipynb #e6656d29
 def slic_regions(
     image,          # RGB Pillow image
     n=20,           # About how many superpixels
@@ -263,6 +267,7 @@ def region_means(
     sums = [np.bincount(ids, channel.ravel()) for channel in np.moveaxis(features, -1, 0)]
     return np.stack(sums, 1)/np.bincount(ids)[:, None]
 
+# %% ../../nbs/experiments/01_regions.ipynb #46672f82
 def region_graph(
     regions,  # Connected pieces, int64 (height, width), numbered from 0
     features, # Float array (height, width, channels)

@@ -82,6 +82,7 @@ def ask_from(
     headers = {'Range': f'bytes={have}-'} if have else {}
     return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
 
+# %% ../../nbs/experiments/02_voc.ipynb #9a887d8d
 def fetch_rest(
     url,      # http or https
     part,     # File with what came so far; made if missing
@@ -142,6 +143,7 @@ def leaves_folder(
     "Does the name lead out of the folder that an archive is extracted into?"
     return name[:1] in '/\\' or ':' in name or '..' in re.split(r'[/\\]', name)
 
+# %% ../../nbs/experiments/02_voc.ipynb #a0d99663
 def member_problem(
     member, # `tarfile.TarInfo`
     free,   # Bytes that are free on the disk
@@ -155,6 +157,7 @@ def member_problem(
         return "does not fit on the disk"
     return ''
 
+# %% ../../nbs/experiments/02_voc.ipynb #6dd625fd
 def refuse_member(
     member, # `tarfile.TarInfo`
     tar,    # The archive, for the error
@@ -177,6 +180,7 @@ def extract_members(tar, folder):
     except (tarfile.TarError, EOFError, zlib.error) as e:
         raise SegError(f"{tar} is damaged or no tar archive ({e}); fetch it again") from None
 
+# %% ../../nbs/experiments/02_voc.ipynb #d2608781
 def extract_tar(
     tar,    # The archive, compressed or not
     folder, # Where its contents go; made here, or left as it is when it exists
@@ -210,6 +214,7 @@ def get_archive(
     check_md5(source, md5)
     return Path(source)
 
+# %% ../../nbs/experiments/02_voc.ipynb #26e21990
 def archive_name(source):
     "The last part of a path or URL, without what follows a question mark."
     return re.split(r'[/\\]', source.split('?')[0])[-1]

@@ -85,6 +85,7 @@ def offsets_inside(
     "Those of `neighbor_offsets` that some pixel of the image has."
     return [(dy, dx) for dy, dx in neighbor_offsets(radius) if dy < height and abs(dx) < width]
 
+# %% ../../nbs/experiments/00_wnet.ipynb #3e36cdf4
 @torch.no_grad()
 def tie_sums(
     p,       # Float tensor (batch, K, height, width)
@@ -215,6 +216,7 @@ def crop_square(
     top, left = (rng.integers(side - size + 1) for side in pixels.shape[:2])
     return pixels[top:top + size, left:left + size]
 
+# %% ../../nbs/experiments/00_wnet.ipynb #3cb7c5ca
 def random_square(
     file, # An image file
     size, # Side in pixels
@@ -224,6 +226,7 @@ def random_square(
     square = crop_square(np.asarray(resized(read_image(file), size)), size, rng)
     return square[:, ::rng.choice([1, -1])]
 
+# %% ../../nbs/experiments/00_wnet.ipynb #7699417c
 def random_batch(files, size, bs, rng):
     "Float tensor (bs, 3, size, size) of 0 to 1: random squares of random images."
     chosen = rng.integers(len(files), size=bs)
@@ -373,6 +376,7 @@ def train_step(
     lr = cosine_lr(recipe['lr'], step, recipe['steps'])
     return {name: update(model, optimizer, x, name, lr, step) for name, optimizer in optimizers.items()}
 
+# %% ../../nbs/experiments/00_wnet.ipynb #f5a82030
 def start_history(
     checkpoint, # File that keeps the state; None for none
     resume,     # Go on from it if it is there?
