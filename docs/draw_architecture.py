@@ -13,6 +13,7 @@ import networkx as nx
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("nbs_lib", "virtual_room", "model_server")
+COLLAPSED = ("virtual_room.furniture", "virtual_room.walk")
 COLORS = {
     "nbs_lib": "#dbe9f6",
     "nbs_lib.tools": "#e2f0d9",
@@ -61,14 +62,23 @@ def imported_names(path: Path) -> set[str]:
     return names
 
 
+def box_of(module: str) -> str:
+    "The box a module is drawn in: itself, or its sub-package where there are many small modules of one kind."
+    for package in COLLAPSED:
+        if module == package or module.startswith(package + "."):
+            return package
+    return module
+
+
 def import_graph() -> nx.DiGraph:
-    "A graph with an edge from each module to each module of the project that it imports."
+    "A graph of boxes, with an edge from each to those it imports from."
     modules = find_modules()
     graph = nx.DiGraph()
     for name, path in modules.items():
         for used in imported_names(path) & modules.keys():
-            if used != name and used not in PACKAGES:
-                graph.add_edge(name, used)
+            if used not in PACKAGES and box_of(used) != box_of(name):
+                graph.add_edge(box_of(name), box_of(used))
+    graph.remove_nodes_from([package for package in PACKAGES if package in graph])
     return graph
 
 
@@ -81,17 +91,18 @@ def group_of(module: str) -> str:
 
 
 def rows_of(graph: nx.DiGraph) -> list[list[str]]:
-    "Modules by height: those that use nothing lie in row 0, every other one above all it uses."
+    "Boxes by height: those that use nothing lie in row 0, every other one above all it uses."
     generations = list(nx.topological_generations(graph.reverse()))
     return [sorted(row, key=lambda module: (list(COLORS).index(group_of(module)), module)) for row in generations]
 
 
 def place(rows: list[list[str]]) -> dict[str, tuple[float, float]]:
-    "Where each module is drawn, (x, y), every row spread over the whole width."
+    "Where each box is drawn, (x, y), every row spread over the whole width."
     positions = {}
     for y, row in enumerate(rows):
+        shift = 0.25 * (-1) ** y / len(row)  # so that arrows do not run through boxes of the next row
         for i, module in enumerate(row):
-            positions[module] = ((i + 0.5) / len(row), y)
+            positions[module] = ((i + 0.5) / len(row) + shift, y)
     return positions
 
 
@@ -100,19 +111,29 @@ def short_name(module: str) -> str:
     return module.removeprefix(group_of(module) + ".")
 
 
-def draw(graph: nx.DiGraph, path: Path) -> None:
-    "Write the picture."
-    shown = nx.transitive_reduction(graph)
-    positions = place(rows_of(graph))
-    _, axes = plt.subplots(figsize=(17, 12))
-    nx.draw_networkx_edges(shown, positions, ax=axes, edge_color="#999999", arrowsize=9, node_size=900, width=0.8)
+def draw_package(graph: nx.DiGraph, package: str, axes: plt.Axes) -> None:
+    "Draw the modules of one package and what they use of it."
+    own = graph.subgraph([module for module in graph if module.startswith(package + ".")])
+    shown = nx.transitive_reduction(own)
+    positions = place(rows_of(own))
+    nx.draw_networkx_edges(shown, positions, ax=axes, edge_color="#888888", arrowsize=10, node_size=1100, width=0.9)
     for module, (x, y) in positions.items():
         box = {"boxstyle": "round,pad=0.35", "facecolor": COLORS[group_of(module)], "edgecolor": "#555555"}
         axes.text(x, y, short_name(module), ha="center", va="center", fontsize=9, bbox=box)
-    handles = [plt.Line2D([], [], marker="s", linestyle="", markersize=12, color=c, label=g) for g, c in COLORS.items()]
-    axes.legend(handles=handles, loc="upper left", frameon=False)
+    axes.set_title(package, loc="left", fontweight="bold")
+    axes.margins(0.08)
     axes.set_axis_off()
-    plt.savefig(path, dpi=70, bbox_inches="tight")
+
+
+def draw(graph: nx.DiGraph, path: Path) -> None:
+    "Write the picture: one package beside the other."
+    _, panels = plt.subplots(1, 3, figsize=(22, 10), width_ratios=(1.3, 1, 0.9))
+    for package, axes in zip(PACKAGES, panels):
+        draw_package(graph, package, axes)
+    parts = [part for part in COLORS if part.startswith("nbs_lib")]
+    handles = [plt.Line2D([], [], marker="s", linestyle="", markersize=12, color=COLORS[p], label=p) for p in parts]
+    panels[0].legend(handles=handles, loc="upper right", frameon=False)
+    plt.savefig(path, dpi=65, bbox_inches="tight")
 
 
 if __name__ == "__main__":
