@@ -11,6 +11,9 @@ __all__ = ['EXIF_ORIENTATION', 'fit_size', 'canvas_size', 'upright_size', 'batch
 import os
 import random
 
+from ..core import SegError  # before fastai, whose import warns
+
+# isort: split
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
@@ -20,7 +23,6 @@ from fastai.vision.core import PILImage, PILMask
 from fasttransform import Transform
 from PIL import Image
 
-from ..core import SegError  # before fastai, whose import warns
 from ..dataloaders import Augment, OpenImage, OpenMask
 from ..datasets import channel_stats, split_pairs, split_record, split_rule
 from ..labels import IGNORE

@@ -31,13 +31,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ..core import SegError, atomic_path, read_json, seg_command, write_json  # before fastai, whose import warns
+
+# isort: split
 from fastai.callback.core import Callback
 from fastai.learner import defaults
 from safetensors.torch import load_file, save_file
 
 from ..callbacks import is_training_epoch, write_csv
 from ..checkpoint import model_files, sha256
-from ..core import SegError, atomic_path, read_json, seg_command, write_json  # before fastai, whose import warns
 from ..layouts import find_pairs
 from ..train import Step, TrainSettings, is_done, model_name, parse_size, train_model, training_recipe
 
@@ -317,7 +319,7 @@ def trained_figures(
     return found | dict(note=f"{len(meta['history'])} epochs")
 
 # %% ../../nbs/tools/10_night.ipynb #1b3de681
-RECIPE = dict(lr=2e-3, loss="cross_entropy+0.5*dice", weight_classes=0.5, ema=True, weight_decay=0.02, beta1=0.9,
+RECIPE = dict(lr=2e-3, loss="cross_entropy+0.5*dice", weight_classes=0.5, weight_decay=0.02, beta1=0.9,
               pct_start=0.15)
 
 # %% ../../nbs/tools/10_night.ipynb #9991232d
