@@ -12,6 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nbs_lib.core import SegError  # noqa: E402,F401  before fastai, whose import warns
+
+# isort: split
 import numpy as np  # noqa: E402
 from fastai.callback.core import Callback  # noqa: E402
 from fastai.learner import Learner  # noqa: E402
