@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .core import SegError, atomic_path  # before fastai, whose import warns
+
+# isort: split
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException, CancelValidException
@@ -34,6 +36,7 @@ class _OneCallInBfloat16:
         setattr(learn, name, self)
 
     def put_back(self):
+        "Let the learner have its own model or loss again."
         if getattr(self.learn, self.name) is self:
             setattr(self.learn, self.name, self.function)
 
@@ -48,15 +51,19 @@ class Autocast(Callback):
     order = 90  # after all that prepares the batch
 
     def before_batch(self):
+        "The next call of the model is to be in bfloat16."
         self.stand_in = _OneCallInBfloat16(self.learn, "model")
 
     def after_pred(self):
+        "The next call of the loss, too."
         self.stand_in = _OneCallInBfloat16(self.learn, "loss_func")
 
     def after_loss(self):
+        "Leave no stand-in behind."
         self.stand_in.put_back()
 
     def after_cancel_batch(self):
+        "Leave no stand-in behind, where the batch was cut short."
         self.stand_in.put_back()
 
 # %% ../nbs/12_callbacks.ipynb #2d87d81f
@@ -65,6 +72,7 @@ class ChannelsLast(Callback):
     order = -1
 
     def before_fit(self):
+        "Change the memory order once."
         self.learn.model.to(memory_format=torch.channels_last)
 
 # %% ../nbs/12_callbacks.ipynb #b58fd5b6
@@ -73,20 +81,28 @@ class PlainTensors(Callback):
     order = 5
 
     def before_batch(self):
+        "Take fastai's classes off images and masks."
         self.learn.xb = tuple(tensor.as_subclass(torch.Tensor) for tensor in self.xb)
         self.learn.yb = tuple(tensor.as_subclass(torch.Tensor) for tensor in self.yb)
+
+# %% ../nbs/12_callbacks.ipynb #4ab08c70
+def _score_names(recorder):
+    "The recorder's columns that are scores: all but the number of the epoch and its time."
+    return [name for name in recorder.metric_names if name not in ("epoch", "time")]
+
+# %% ../nbs/12_callbacks.ipynb #bb2a093d
+def _score_row(epoch, names, values):
+    "{name: number} of one epoch."
+    return {"epoch": epoch, **dict(zip(names, map(float, values)))}
 
 # %% ../nbs/12_callbacks.ipynb #d744f0a9
 def history(
     learn, # A learner that trains or has been trained
 ):
     "One dictionary a validated epoch: epoch, train_loss, valid_loss, foreground_accuracy, dice."
-    names = [name for name in learn.recorder.metric_names if name not in ("epoch", "time")]
-    rows = []
-    for epoch, values in enumerate(learn.recorder.values):
-        if len(values) == len(names):
-            rows.append({"epoch": epoch, **dict(zip(names, map(float, values)))})
-    return rows
+    names = _score_names(learn.recorder)
+    epochs = enumerate(learn.recorder.values)
+    return [_score_row(epoch, names, values) for epoch, values in epochs if len(values) == len(names)]
 
 # %% ../nbs/12_callbacks.ipynb #3a15b9e5
 def is_training_epoch(
@@ -106,10 +122,14 @@ class ValidateEvery(Callback):
     def __init__(self, epochs=1):
         self.epochs = epochs
 
-    def before_validate(self):
+    def is_due(self):
+        "Is this an epoch to validate after?"
         done = self.epoch + 1
-        is_due = self.epochs and done % self.epochs == 0
-        if not is_due and done != self.n_epoch:
+        return done == self.n_epoch or (self.epochs and done % self.epochs == 0)
+
+    def before_validate(self):
+        "Skip a validation that is not due."
+        if not self.is_due():
             raise CancelValidException()
 
 # %% ../nbs/12_callbacks.ipynb #7da0f078
@@ -121,6 +141,7 @@ class GradientClip(Callback):
         self.max_norm, self.gradient_norm = max_norm, None
 
     def before_step(self):
+        "Clip the gradient, and remember its length."
         self.gradient_norm = nn.utils.clip_grad_norm_(self.learn.model.parameters(), self.max_norm)
 
 # %% ../nbs/12_callbacks.ipynb #3863d7ed
@@ -132,12 +153,19 @@ class TerminateOnNaN(Callback):
         self.every = every  # batches between two looks, on a GPU
 
     def before_train(self):
+        "Begin an epoch without a fault."
         self.first_fault, self.batches = None, []
 
-    def before_step(self):
+    def is_finite(self):
+        "Are loss and gradient finite? A tensor, so that nothing waits for the device."
         finite = torch.isfinite(self.learn.loss.detach().mean())
         if hasattr(self.learn, "gradient_clip"):
             finite = finite & torch.isfinite(self.learn.gradient_clip.gradient_norm)
+        return finite
+
+    def before_step(self):
+        "Look at this batch; on a GPU, at all batches since the last look."
+        finite = self.is_finite()
         self.remember(finite)
         if finite.device.type == "cpu" or len(self.batches) % self.every == 0:
             self.check()
@@ -151,6 +179,7 @@ class TerminateOnNaN(Callback):
         self.first_fault = fault
 
     def after_train(self):
+        "Look at the last batches of the epoch."
         self.check()
 
     def check(self):
@@ -161,10 +190,17 @@ class TerminateOnNaN(Callback):
         if batch >= 0:
             raise SegError(self.message(batch))
 
-    def message(self, batch):
+    def images_of(self, batch):
+        "The names of a batch's first images as text; empty where the loader does not say what it served."
         names = [str(self.dls.train_ds.items[i].name) for i in self.batches[batch]]
-        shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
-        where = f"epoch {self.epoch}, batch {batch}" + (f" (images {shown})" if names else "")
+        if not names:
+            return ""
+        more = " …" if len(names) > 8 else ""
+        return f" (images {', '.join(names[:8])}{more})"
+
+    def message(self, batch):
+        "What happened where, and what to do."
+        where = f"epoch {self.epoch}, batch {batch}{self.images_of(batch)}"
         return (f"the loss is not a number any more: {where}; the last finished epoch is kept; "
                 "try a third of the learning rate, and `seg_check` on the data")
 
@@ -189,16 +225,21 @@ class EMA(Callback):
         return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
 
     def before_fit(self):
+        "Begin with the weights as they are, unless an average was put back by `Resume`."
         self.in_use = False
         if self.average is None:
             self.average = {name: tensor.detach().clone() for name, tensor in self.weights().items()}
 
     def after_step(self):
+        "Move the average towards the new weights."
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps)/(10 + self.steps))
         weights = self.weights()
         averages = [self.average[name] for name in weights]
-        torch._foreach_lerp_(averages, list(weights.values()), 1 - decay)
+        torch._foreach_lerp_(averages, list(weights.values()), 1 - self.current_decay())
+
+    def current_decay(self):
+        "The decay at this step: it rises to `decay` in the first steps."
+        return min(self.decay, (1 + self.steps)/(10 + self.steps))
 
     def swap(self):
         "Exchange the network's weights and their average."
@@ -218,10 +259,12 @@ class EMA(Callback):
             self.swap()
 
     def before_validate(self):
+        "Judge the average."
         self.share()
         self.swap()
 
     def after_validate(self):
+        "Train on with the weights themselves."
         if self.in_use:
             self.swap()
 
@@ -232,6 +275,7 @@ class EMA(Callback):
                 distributed.broadcast(tensor, 0)
 
     def after_fit(self):
+        "Hand the average over, and forget it."
         if self.steps:
             self.swap()
         self.average, self.steps, self.in_use = None, 0, False
@@ -251,28 +295,40 @@ def is_best_epoch(
     dice = dice_history(learn)
     return learn.epoch in dice and dice[learn.epoch] >= max(dice.values())
 
+# %% ../nbs/12_callbacks.ipynb #ab5fb98f
+def _recorder_state(recorder):
+    "The history and the losses of a recorder, as plain data."
+    losses = torch.stack([torch.as_tensor(loss) for loss in recorder.losses])
+    return dict(
+        values=[list(map(float, row)) for row in recorder.values],
+        losses=losses.tolist(),
+        iters=list(recorder.iters),
+        smooth=(recorder.smooth_loss.val, recorder.smooth_loss.count),
+    )
+
+# %% ../nbs/12_callbacks.ipynb #789c3721
+def _ema_state(learn):
+    "The averaged weights and how many steps they are of; None without an average."
+    if not hasattr(learn, "ema"):
+        return None
+    return dict(average=learn.ema.average, steps=learn.ema.steps)
+
 # %% ../nbs/12_callbacks.ipynb #304f9bb9
 def training_state(
     learn,       # A learner after an epoch
     recipe=None, # Plain data that says which training this is
 ):
     "All that is needed to go on after this epoch, as plain data."
-    recorder, ema = learn.recorder, getattr(learn, "ema", None)
-    losses = torch.stack([torch.as_tensor(loss) for loss in recorder.losses])
     state = dict(
         recipe=recipe,
         bf16=hasattr(learn, "autocast"),
         epoch=learn.epoch + 1,
         model=unwrapped(learn.model).state_dict(),
         opt=learn.opt.state_dict(),
-        ema=dict(average=ema.average, steps=ema.steps) if ema else None,
-        values=[[float(value) for value in row] for row in recorder.values],
-        losses=losses.tolist(),
-        iters=list(recorder.iters),
-        smooth=(recorder.smooth_loss.val, recorder.smooth_loss.count),
+        ema=_ema_state(learn),
         random=random_states(learn.dls),
     )
-    return as_plain_data(state)
+    return as_plain_data(state | _recorder_state(learn.recorder))
 
 # %% ../nbs/12_callbacks.ipynb #f2e1d0f4
 class Checkpoint(Callback):
@@ -283,22 +339,29 @@ class Checkpoint(Callback):
         self.path, self.recipe, self.best = Path(path), recipe, best
 
     def after_epoch(self):
+        "Save the epoch; when that fails, say so and go on."
         if not is_training_epoch(self.learn):
             return
         try:
-            self.save_state()
-            if self.best and is_best_epoch(self.learn):
-                self.save_best()
+            self.save()
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             print(f"epoch {self.epoch} could not be saved ({reason}); the training goes on, {self.path.name} holds "
                   "an earlier epoch; make room on the disk")
 
+    def save(self):
+        "Save what is needed to go on, and the model if it is the best yet."
+        self.save_state()
+        if self.best and is_best_epoch(self.learn):
+            self.save_best()
+
     def save_state(self):
+        "Write the checkpoint, whole or not at all."
         with atomic_path(self.path) as temporary:
             torch.save(training_state(self.learn, self.recipe), temporary)
 
     def save_best(self):
+        "Save the model as it was judged: with the averaged weights, where there are some."
         scores = dict(epoch=self.epoch, dice=dice_history(self.learn)[self.epoch])
         if not hasattr(self.learn, "ema"):
             save_model(self.learn, self.best, **scores)
@@ -317,6 +380,14 @@ def load_checkpoint(
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise SegError(f"{path} cannot be read ({reason}); delete it and train anew") from None
 
+# %% ../nbs/12_callbacks.ipynb #63b6885f
+def _check_recipe(path, saved, recipe):
+    "`SegError` when a checkpoint is of another training than `recipe`."
+    differences = recipe_differences(saved, as_plain_data(recipe))
+    if differences:
+        raise SegError(f"{path} was made with other parameters ({differences}); give the same, another output "
+                       "folder, or train anew without resume")
+
 # %% ../nbs/12_callbacks.ipynb #33bdf0f0
 class Resume(Callback):
     "Go on from the checkpoint `path`; `SegError` when it is of another training than `recipe`."
@@ -325,10 +396,7 @@ class Resume(Callback):
     def __init__(self, path, recipe=None):
         self.state = load_checkpoint(path)
         self.pending = True  # not yet put back
-        differences = recipe_differences(self.state["recipe"], as_plain_data(recipe))
-        if differences:
-            raise SegError(f"{path} was made with other parameters ({differences}); give the same, another output "
-                           "folder, or train anew without resume")
+        _check_recipe(path, self.state["recipe"], recipe)
 
     @property
     def start(self):
@@ -336,6 +404,7 @@ class Resume(Callback):
         return self.state["epoch"]
 
     def before_fit(self):
+        "Put back weights, optimizer and average."
         self.pending = True
         unwrapped(self.learn.model).load_state_dict(self.state["model"])
         self.learn.opt.load_state_dict(self.state["opt"])
@@ -343,17 +412,20 @@ class Resume(Callback):
             self.load_average(self.learn.ema, self.state["ema"])
 
     def load_average(self, ema, saved):
+        "Put the saved average into `ema`, on the device of the training."
         average = saved["average"]
         ema.average = {name: tensor.to(self.dls.device) for name, tensor in average.items()}
         ema.steps = saved["steps"]
 
     def before_train(self):
+        "Before the first epoch that is trained: put back random states and history."
         if not self.pending:
             return
         set_random_states(self.dls, self.state["random"])
         self.load_history()
 
     def after_fit(self):
+        "Put back the history where no epoch was left to train."
         if self.pending:  # all epochs were finished
             self.load_history()
 
@@ -374,6 +446,7 @@ class EarlyStopping(Callback):
         self.patience = patience
 
     def before_train(self):
+        "Before an epoch begins, look at those before it."
         dice = dice_history(self.learn)
         if not dice or not is_training_epoch(self.learn):
             return
@@ -406,10 +479,12 @@ class DistributedTraining(Callback):
         self.accelerator = accelerator
 
     def share_loaders(self, rank, world):
+        "Let each loader serve the share of process `rank` of `world`."
         for loader in self.dls.loaders:
             loader.share(rank, world)
 
     def before_fit(self):
+        "Share the data, and wrap the network so that it averages gradients; only the first process prints."
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         self.share_loaders(rank, world)
         self.network = unwrapped(self.learn.model)
@@ -418,6 +493,7 @@ class DistributedTraining(Callback):
             self.learn.logger = noop
 
     def before_train(self):
+        "Train with the wrapped network."
         self.learn.model = self.wrapped
 
     def after_train(self):
@@ -427,6 +503,7 @@ class DistributedTraining(Callback):
             distributed.broadcast(buffer, 0)
 
     def after_fit(self):
+        "Give the learner its own network and the whole data again."
         self.learn.model, self.wrapped = self.network, None
         self.share_loaders(0, 1)
 
@@ -434,14 +511,23 @@ class DistributedTraining(Callback):
 class Progress(ProgressCallback):
     "fastai's progress bar, which waits for a GPU's loss only once in 50 batches."
     def after_batch(self):
+        "Show the loss, or only move the bar on."
         if self.learn.loss.device.type == "cpu" or self.iter % 50 == 0:
             super().after_batch()
         else:
             self.pbar.update(self.iter + 1)
 
-# %% ../nbs/12_callbacks.ipynb #7f1f4526
+# %% ../nbs/12_callbacks.ipynb #fd27a23c
 CLASS_COLUMNS = ["label", "iou", "dice", "pixels"]
 
+# %% ../nbs/12_callbacks.ipynb #e055a1e6
+def _markdown_table(classes):
+    "The rows of `class_table` as a table in Markdown."
+    head = ["| label | IoU | Dice | pixels |", "|---|---|---|---|"]
+    rows = ["| " + " | ".join(map(str, row)) + " |" for row in classes]
+    return "\n".join(head + rows)
+
+# %% ../nbs/12_callbacks.ipynb #7f1f4526
 class TensorBoardTracker:
     "Scores to TensorBoard, in `folder`/tensorboard/`name`."
     def __init__(self, folder, name, parameters):
@@ -458,9 +544,7 @@ class TensorBoardTracker:
 
     def end(self, classes, image):
         "Log the rows of `class_table` and an image of predictions; close the run."
-        head = ["| label | IoU | Dice | pixels |", "|---|---|---|---|"]
-        rows = ["| " + " | ".join(map(str, row)) + " |" for row in classes]
-        self.writer.add_text("classes", "\n".join(head + rows))
+        self.writer.add_text("classes", _markdown_table(classes))
         self.writer.add_image("predictions", np.asarray(image), dataformats="HWC")
         self.writer.close()
 
@@ -505,6 +589,13 @@ def write_csv(
         writer.writeheader()
         writer.writerows(rows)
 
+# %% ../nbs/12_callbacks.ipynb #8cf7ce59
+def _check_tracker_names(words):
+    "`SegError` for a name that is not in `TRACKERS`."
+    for word in words:
+        if word not in TRACKERS:
+            raise SegError(f"nothing is called {word!r} to track with; take {', '.join(TRACKERS)}")
+
 # %% ../nbs/12_callbacks.ipynb #3c20794c
 def new_trackers(
     names,      # Names of `TRACKERS`, separated by spaces
@@ -513,11 +604,10 @@ def new_trackers(
     parameters, # {name: value}
 ):
     "The trackers of these names; `SegError` for one that is unknown or not installed."
-    unknown = [word for word in names.split() if word not in TRACKERS]
-    if unknown:
-        raise SegError(f"nothing is called {unknown[0]!r} to track with; take {', '.join(TRACKERS)}")
+    words = names.split()
+    _check_tracker_names(words)
     try:
-        return [TRACKERS[word](folder, name, parameters) for word in names.split()]
+        return [TRACKERS[word](folder, name, parameters) for word in words]
     except ImportError as error:
         raise SegError(f"{error.name} is not installed; pip install \".[track]\"") from None
 
@@ -531,8 +621,10 @@ class Track(Callback):
         self.trackers = new_trackers(trackers, folder, name, parameters or {})
 
     def after_epoch(self):
+        "Write the table and tell the trackers, if this epoch was trained and validated."
         rows = history(self.learn)
-        if not is_training_epoch(self.learn) or not rows or rows[-1]["epoch"] != self.epoch:
+        was_validated = rows and rows[-1]["epoch"] == self.epoch
+        if not was_validated or not is_training_epoch(self.learn):
             return
         write_csv(self.path, rows)
         for tracker in self.trackers:

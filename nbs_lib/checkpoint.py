@@ -15,6 +15,8 @@ import random
 from pathlib import Path
 
 from .core import SegError, atomic_path, read_json, write_json  # before fastai, whose import warns
+
+# isort: split
 import fastai
 import numpy as np
 import torch
@@ -25,14 +27,20 @@ from . import __version__
 from .dataloaders import content_key
 from .models import build_model, plain_model
 
+# %% ../nbs/11_checkpoint.ipynb #04c08080
+def _without_suffix(path):
+    "The path of a saved model without .safetensors or .json; other dots belong to its name."
+    path = Path(path)
+    if path.suffix in (".safetensors", ".json"):
+        return path.with_suffix("")
+    return path
+
 # %% ../nbs/11_checkpoint.ipynb #d241e66c
 def model_files(
     path, # A saved model: with .safetensors, with .json, or without suffix
 ):
     "The two files of a saved model: weights and JSON."
-    path = Path(path)
-    if path.suffix in (".safetensors", ".json"):
-        path = path.with_suffix("")
+    path = _without_suffix(path)
     return path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
 
 # %% ../nbs/11_checkpoint.ipynb #2e86ff3d
@@ -42,23 +50,42 @@ def sha256(
     "Hexadecimal SHA-256 of a file."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
+# %% ../nbs/11_checkpoint.ipynb #35f908b4
+def _versions():
+    "The versions of this package and of what it computes with, {name: text}."
+    return dict(
+        nbs_lib=__version__,
+        fastai=fastai.__version__,
+        torch=torch.__version__,
+        python=platform.python_version(),
+    )
+
+# %% ../nbs/11_checkpoint.ipynb #ece2e893
+def _plain_stats(stats):
+    "(mean, std) of the images as lists of Python's numbers."
+    return [[float(value) for value in channel] for channel in stats]
+
 # %% ../nbs/11_checkpoint.ipynb #78ca2449
 def model_description(
     learn, # A learner from `seg_learner`
 ):
     "What the weights of a learner are, as plain data: architecture, size, label table, statistics, split, versions."
-    versions = dict(nbs_lib=__version__, fastai=fastai.__version__, torch=torch.__version__)
-    versions["python"] = platform.python_version()
     dls = learn.dls
     return dict(
         format=1,
         arch=learn.arch,
         size=list(dls.size),
         labels=dls.labels.to_dict(),
-        stats=[[float(value) for value in channel] for channel in dls.stats],
+        stats=_plain_stats(dls.stats),
         split=dls.split,
-        versions=versions,
+        versions=_versions(),
     )
+
+# %% ../nbs/11_checkpoint.ipynb #c2830da4
+def _cpu_state(model):
+    "The state dictionary of a model, its tensors on the CPU and in one piece."
+    state = model.state_dict()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 # %% ../nbs/11_checkpoint.ipynb #40ca6ab8
 def save_model(
@@ -68,8 +95,7 @@ def save_model(
 ):
     "Save weights and what they are; returns the file of weights. Each file is whole or unchanged."
     weights, description = model_files(path)
-    state = learn.model.state_dict()
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    state = _cpu_state(learn.model)
     with atomic_path(weights) as temporary:
         save_file(state, temporary)
         digest = sha256(temporary)
@@ -79,6 +105,23 @@ def save_model(
 # %% ../nbs/11_checkpoint.ipynb #f08ee186
 TRAIN_FIRST = "train one first (`seg_train`, or SegmentationLearner.ipynb)"
 
+# %% ../nbs/11_checkpoint.ipynb #53127f6d
+def _read_description(path, hint):
+    "The JSON of a saved model; `SegError` when it is missing, damaged, or of another format."
+    meta = read_json(path, hint)
+    if meta.get("format") != 1:
+        raise SegError(f"{path} has format {meta.get('format')}, this version reads format 1; save the model again")
+    return meta
+
+# %% ../nbs/11_checkpoint.ipynb #f585dd31
+def _check_hash(weights, description, expected, hint):
+    "`SegError` unless the file of weights is there and is the one that the description was written for."
+    if not weights.exists():
+        raise SegError(f"{weights} is missing; {hint}")
+    if sha256(weights) != expected:
+        raise SegError(f"{weights} is not the file {description.name} describes (its hash differs); "
+                       f"copy both again or {hint}")
+
 # %% ../nbs/11_checkpoint.ipynb #0a860ea5
 def load_weights(
     path,             # A saved model
@@ -86,15 +129,8 @@ def load_weights(
 ):
     "State dictionary and JSON of a saved model; `SegError` when one is missing, damaged, or not of our format."
     weights, description = model_files(path)
-    meta = read_json(description, hint)
-    if meta.get("format") != 1:
-        raise SegError(f"{description} has format {meta.get('format')}, this version reads format 1; "
-                       "save the model again")
-    if not weights.exists():
-        raise SegError(f"{weights} is missing; {hint}")
-    if sha256(weights) != meta["sha256"]:
-        raise SegError(f"{weights} is not the file {description.name} describes (its hash differs); "
-                       f"copy both again or {hint}")
+    meta = _read_description(description, hint)
+    _check_hash(weights, description, meta["sha256"], hint)
     return load_file(weights), meta
 
 # %% ../nbs/11_checkpoint.ipynb #d0715fb7
@@ -109,6 +145,16 @@ def load_model(
     model.load_state_dict(state)
     return plain_model(model), meta
 
+# %% ../nbs/11_checkpoint.ipynb #06285c94
+def _check_same_outputs(path, meta, learn):
+    "`SegError` unless the saved model and the learner have the same architecture and the same labels."
+    if meta["arch"] != learn.arch:
+        raise SegError(f"{path} is a {meta['arch']}, the learner a {learn.arch}; use the same architecture")
+    codes, own = tuple(meta["labels"]["codes"]), learn.dls.labels
+    if codes != own.codes:
+        raise SegError(f"{path} was trained for {len(codes)} labels that are not the {own.n_classes} of these data; "
+                       "take a model of the same label table or train anew")
+
 # %% ../nbs/11_checkpoint.ipynb #0b559515
 def load_pretrained(
     learn,            # The learner that receives the weights
@@ -117,20 +163,26 @@ def load_pretrained(
 ):
     "Put saved weights into `learn`; `SegError` when architecture or labels differ. Returns the saved model's JSON."
     state, meta = load_weights(path, hint)
-    if meta["arch"] != learn.arch:
-        raise SegError(f"{path} is a {meta['arch']}, the learner a {learn.arch}; use the same architecture")
-    codes, own = tuple(meta["labels"]["codes"]), learn.dls.labels
-    if codes != own.codes:
-        raise SegError(f"{path} was trained for {len(codes)} labels that are not the {own.n_classes} of these data; "
-                       "take a model of the same label table or train anew")
+    _check_same_outputs(path, meta, learn)
     learn.model.load_state_dict(state)
     return meta
+
+# %% ../nbs/11_checkpoint.ipynb #935079d6
+def _text_hash(text):
+    "Hexadecimal SHA-256 of a text."
+    return hashlib.sha256(text.encode()).hexdigest()
 
 # %% ../nbs/11_checkpoint.ipynb #898cf46b
 def _names_hash(pairs):
     "Hexadecimal SHA-256 of the sorted names of `Pair`s."
     names = sorted(pair.name for pair in pairs)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return _text_hash("\n".join(names))
+
+# %% ../nbs/11_checkpoint.ipynb #807ade6e
+def _pair_files(pairs):
+    "The files of `Pair`s, sorted by image: image, mask, image, mask, ..."
+    ordered = sorted(pairs, key=lambda pair: str(pair.image))
+    return [file for pair in ordered for file in (pair.image, pair.mask)]
 
 # %% ../nbs/11_checkpoint.ipynb #76e6db58
 def data_recipe(
@@ -139,12 +191,10 @@ def data_recipe(
     held_out, # `Pair`s to validate on
 ):
     "The part of a recipe that says which data: hashes of all files, of the label table, and of the names held out."
-    pairs = sorted([*train, *held_out], key=lambda pair: str(pair.image))
-    files = [file for pair in pairs for file in (pair.image, pair.mask)]
     table = json.dumps(labels.to_dict(), sort_keys=True)
     return dict(
-        data=content_key(files),
-        labels=hashlib.sha256(table.encode()).hexdigest(),
+        data=content_key(_pair_files([*train, *held_out])),
+        labels=_text_hash(table),
         held_out=_names_hash(held_out),
     )
 
@@ -157,6 +207,17 @@ RECIPE_WORDS = dict(
 )
 MAY_DIFFER = ("bs",)  # a training that ran out of memory goes on with a smaller batch
 
+# %% ../nbs/11_checkpoint.ipynb #67f52480
+def _is_change(key, old, new):
+    "Does the entry `key` differ between two recipes, so that it matters?"
+    return key not in MAY_DIFFER and old.get(key) != new.get(key)
+
+# %% ../nbs/11_checkpoint.ipynb #f05d2c8f
+def _change(key, old, new):
+    "How the entry `key` differs between two recipes, in words."
+    change = f"{key}: {old.get(key)} then, {new.get(key)} now"
+    return RECIPE_WORDS.get(key, change)
+
 # %% ../nbs/11_checkpoint.ipynb #554648a3
 def recipe_differences(
     old, # A recipe: dictionary of plain data, or None
@@ -164,13 +225,8 @@ def recipe_differences(
 ):
     "What differs between two recipes, in words; empty when nothing does. The batch size may differ."
     old, new = old or {}, new or {}
-    found = []
-    for key in {**old, **new}:
-        if key in MAY_DIFFER or old.get(key) == new.get(key):
-            continue
-        change = f"{key}: {old.get(key)} then, {new.get(key)} now"
-        found.append(RECIPE_WORDS.get(key, change))
-    return ", ".join(found)
+    changes = [_change(key, old, new) for key in {**old, **new} if _is_change(key, old, new)]
+    return ", ".join(changes)
 
 # %% ../nbs/11_checkpoint.ipynb #982f4679
 def as_plain_data(
@@ -187,18 +243,27 @@ def as_plain_data(
         return value.item()
     return value
 
+# %% ../nbs/11_checkpoint.ipynb #9f7063bf
+def _numpy_state():
+    "The state of NumPy's generator, without arrays."
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return kind, keys.tolist(), position, has_gauss, gauss
+
+# %% ../nbs/11_checkpoint.ipynb #db0677bc
+def _cuda_states():
+    "The states of the GPUs' generators, a tensor each; none without a GPU."
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
 # %% ../nbs/11_checkpoint.ipynb #78fef1c3
 def random_states(
     dls, # From `seg_dataloaders`
 ):
     "Everything random that a training draws from, as plain data."
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return dict(
         python=random.getstate(),
-        numpy=(kind, keys.tolist(), position, has_gauss, gauss),
+        numpy=_numpy_state(),
         torch=torch.get_rng_state(),
-        cuda=cuda,
+        cuda=_cuda_states(),
         loader=dls.train.rng.getstate(),
     )
 
@@ -209,17 +274,28 @@ def _as_tuples(value):
         return tuple(_as_tuples(item) for item in value)
     return value
 
+# %% ../nbs/11_checkpoint.ipynb #95bb3d73
+def _set_numpy_state(state):
+    "Put back what `_numpy_state` gave."
+    kind, keys, position, has_gauss, gauss = state
+    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, gauss))
+
+# %% ../nbs/11_checkpoint.ipynb #9a40d440
+def _set_cuda_states(states):
+    "Put back what `_cuda_states` gave; the states of GPUs that are not here are left out."
+    if not torch.cuda.is_available():
+        return
+    for i, state in enumerate(states[:torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, i)
+
 # %% ../nbs/11_checkpoint.ipynb #d5a47dcd
 def set_random_states(
     dls,    # From `seg_dataloaders`
     states, # From `random_states`
 ):
     "Put random states back; those of GPUs that are not here are left out."
-    kind, keys, position, has_gauss, gauss = states["numpy"]
     random.setstate(_as_tuples(states["python"]))
-    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, gauss))
+    _set_numpy_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available():
-        for i, state in enumerate(states["cuda"][:torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(state, i)
+    _set_cuda_states(states["cuda"])
     dls.train.rng.setstate(_as_tuples(states["loader"]))

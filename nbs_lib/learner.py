@@ -6,7 +6,8 @@
 __all__ = ['SharedScore', 'seg_metrics', 'MeanLoss', 'SmoothLoss', 'bf16_gain', 'adamw', 'fast_callbacks', 'seg_ready',
            'seg_learner', 'flip_tta', 'valid_batches', 'valid_matrix', 'worst_results', 'activation_bytes',
            'free_memory', 'largest_batch', 'peak_memory', 'reset_peak_memory', 'is_out_of_memory', 'release_step',
-           'memory_advice', 'BatchTimer', 'unchanged', 'epochs_in', 'discriminative_rates', 'checkpointing', 'fit']
+           'memory_advice', 'BatchTimer', 'unchanged', 'epoch_seconds', 'epochs_in', 'discriminative_rates',
+           'checkpointing', 'fit']
 
 # %% ../nbs/13_learner.ipynb #273a94a2
 import gc
@@ -17,12 +18,14 @@ from functools import partial
 from pathlib import Path
 
 from .core import SegError  # before fastai, whose import warns
+
+# isort: split
 import numpy as np
 import psutil
 import torch
 import torchvision
 from fastai.callback.core import Callback, CancelTrainException, CancelValidException
-from fastai.callback.schedule import Learner # the import also gives it fit_one_cycle and lr_find
+from fastai.callback.schedule import Learner  # the import also gives it fit_one_cycle and lr_find
 from fastai.learner import AvgLoss, AvgSmoothLoss, Metric
 from fastai.optimizer import OptimWrapper
 from fastai.vision.learner import unet_learner
@@ -30,8 +33,19 @@ from PIL import Image
 from torch import distributed, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from .callbacks import Autocast, ChannelsLast, Checkpoint, GradientClip, PlainTensors, Progress
-from .callbacks import Resume, TerminateOnNaN, from_first_process, load_checkpoint, rank_and_world
+from nbs_lib.callbacks import (
+    Autocast,
+    ChannelsLast,
+    Checkpoint,
+    GradientClip,
+    PlainTensors,
+    Progress,
+    Resume,
+    TerminateOnNaN,
+    from_first_process,
+    load_checkpoint,
+    rank_and_world,
+)
 from .checkpoint import data_recipe, random_states, set_random_states
 from .dataloaders import batch_images
 from .labels import IGNORE
@@ -47,10 +61,12 @@ class SharedScore(Metric):
         self._name, self.matrix, self.background, self.fills = name, matrix, background, fills
 
     def reset(self):
+        "Begin with an empty matrix."
         if self.fills:
             self.matrix.reset()
 
     def accumulate(self, learn):
+        "Add a batch to the matrix."
         if not self.fills:
             return
         logits = learn.pred.detach().as_subclass(torch.Tensor)
@@ -59,10 +75,12 @@ class SharedScore(Metric):
 
     @property
     def value(self):
+        "The score of all batches so far."
         return scores(self.numbers(), self.background)[self._name]
 
     @property
     def name(self):
+        "What the score is called."
         return self._name
 
     def numbers(self):
@@ -82,23 +100,30 @@ def seg_metrics(
 class MeanLoss(AvgLoss):
     "fastai's mean loss, kept on the device until the epoch ends, over all processes."
     def accumulate(self, learn):
+        "Add a batch's loss, once for each image."
         n = len(learn.y)
         self.total = self.total + learn.loss.detach().mean()*n
         self.count = self.count + n
 
+    def sums(self):
+        "(sum of the losses, number of images), float32 (2,), of this process."
+        device = getattr(self.total, "device", "cpu")
+        numbers = [torch.as_tensor(number, dtype=torch.float32, device=device) for number in (self.total, self.count)]
+        return torch.stack(numbers)
+
     @property
     def value(self):
-        device = getattr(self.total, "device", "cpu")
-        both = [torch.as_tensor(number, dtype=torch.float32, device=device) for number in (self.total, self.count)]
-        both = torch.stack(both)
+        "The mean over the images of all processes; None before the first one."
+        sums = self.sums()
         if distributed.is_initialized():
-            distributed.all_reduce(both)
-        return both[0]/both[1] if both[1] else None
+            distributed.all_reduce(sums)
+        return sums[0]/sums[1] if sums[1] else None
 
 # %% ../nbs/13_learner.ipynb #13b66675
 class SmoothLoss(AvgSmoothLoss):
     "fastai's running mean of the training loss, kept on the device."
     def accumulate(self, learn):
+        "Move the mean towards a batch's loss."
         loss = learn.loss.detach().mean()
         self.count = self.count + 1
         self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
@@ -126,14 +151,20 @@ def _one_thread():
     finally:
         torch.set_num_threads(threads)
 
+# %% ../nbs/13_learner.ipynb #ca751588
+def _few_convolutions(device):
+    "A small network and a batch of its inputs, in the memory order that convolutions like best."
+    layers = [nn.Conv2d(128, 128, 3, padding=1) for _ in range(4)]
+    net = nn.Sequential(*layers).to(device, memory_format=torch.channels_last)
+    images = torch.randn(4, 128, 32, 32, device=device)
+    return net, images.to(memory_format=torch.channels_last)
+
 # %% ../nbs/13_learner.ipynb #188b590c
 def bf16_gain(
     device="cpu", # Where to measure
 ):
     "How many times faster a convolution trains in bfloat16 than in float32 on this device; takes under a second."
-    layers = [nn.Conv2d(128, 128, 3, padding=1) for _ in range(4)]
-    net = nn.Sequential(*layers).to(device, memory_format=torch.channels_last)
-    images = torch.randn(4, 128, 32, 32, device=device).to(memory_format=torch.channels_last)
+    net, images = _few_convolutions(device)
     # the time of one busy thread does not depend on what else the machine does
     clock = time.thread_time if device == "cpu" else time.perf_counter
     seconds = {False: [], True: []}
@@ -172,20 +203,24 @@ def fast_callbacks(
         callbacks.append(Autocast())
     return callbacks
 
-# %% ../nbs/13_learner.ipynb #8f2c1d03
-def _new_learner(dls, arch, pretrained, **common):
-    "A `Learner` of the architecture: fastai's `unet_learner` for its own U-Nets, else with our model and split."
+# %% ../nbs/13_learner.ipynb #3ab1f110
+def _fastai_unet(dls, arch, pretrained, **common):
+    "fastai's `unet_learner`, with the model of `build_model` where that has weights to begin with."
     family, encoder = split_arch(arch)
-    n_classes = dls.labels.n_classes
-    if family not in ("", "light"):
-        model = build_model(arch, n_classes, dls.size, pretrained)
-        return Learner(dls, model, splitter=encoder_split, **common)
-    encoder = getattr(torchvision.models, encoder)
-    last_cross = family != "light"
-    learn = unet_learner(dls, encoder, n_out=n_classes, pretrained=False, last_cross=last_cross, **common)
+    body, n_classes = getattr(torchvision.models, encoder), dls.labels.n_classes
+    learn = unet_learner(dls, body, n_out=n_classes, pretrained=False, last_cross=family != "light", **common)
     if pretrained:
         learn.model = build_model(arch, n_classes, dls.size, pretrained).to(dls.device)
     return learn
+
+# %% ../nbs/13_learner.ipynb #8f2c1d03
+def _new_learner(dls, arch, pretrained, **common):
+    "A `Learner` of the architecture: fastai's `unet_learner` for its own U-Nets, else with our model and split."
+    family, _ = split_arch(arch)
+    if family in ("", "light"):
+        return _fastai_unet(dls, arch, pretrained, **common)
+    model = build_model(arch, dls.labels.n_classes, dls.size, pretrained)
+    return Learner(dls, model, splitter=encoder_split, **common)
 
 # %% ../nbs/13_learner.ipynb #f872c361
 def seg_ready(
@@ -234,6 +269,11 @@ def flip_tta(
     mirrored = model(images.flip(-1)).float().softmax(1)
     return (direct + mirrored.flip(-1))/2
 
+# %% ../nbs/13_learner.ipynb #d14af7b0
+def _as_bytes(masks):
+    "Masks as a NumPy array, uint8."
+    return masks.byte().cpu().numpy()
+
 # %% ../nbs/13_learner.ipynb #37594f41
 def valid_batches(
     learn,     # A learner from `seg_learner`
@@ -246,7 +286,7 @@ def valid_batches(
         for images, target in learn.dls.valid:
             images, target = images.as_subclass(torch.Tensor), target.as_subclass(torch.Tensor)
             predicted = predict(images).argmax(1)
-            yield batch_images(images, learn.dls.stats), predicted.byte().cpu().numpy(), target.byte().cpu().numpy()
+            yield batch_images(images, learn.dls.stats), _as_bytes(predicted), _as_bytes(target)
 
 # %% ../nbs/13_learner.ipynb #2fb25f3c
 def valid_matrix(
@@ -263,16 +303,28 @@ def _wrong_pixels(predicted, target):
     wrong = (predicted != target) & (target != IGNORE)
     return Image.fromarray(np.where(wrong[..., None], [220, 0, 0], [245, 245, 245]).astype(np.uint8))
 
+# %% ../nbs/13_learner.ipynb #8d56bb3e
+def _with_dice(batch, n_classes):
+    "(dice, image, predicted mask, target mask) of each image of a batch from `valid_batches`."
+    for image, predicted, target in zip(*batch):
+        dice = scores(confusion_matrix(predicted, target, n_classes))["dice"]
+        yield dice, image, predicted, target
+
 # %% ../nbs/13_learner.ipynb #93011b17
 def _lowest_dice(learn, n):
     "The n validation images with the lowest Dice, worst first, as (dice, image, predicted mask, target mask)."
     n_classes, worst = learn.dls.labels.n_classes, []
     for batch in valid_batches(learn):
-        for image, predicted, target in zip(*batch):
-            dice = scores(confusion_matrix(predicted, target, n_classes))["dice"]
-            worst.append((dice, image, predicted, target))
+        worst += _with_dice(batch, n_classes)
         worst = sorted(worst, key=lambda row: row[0])[:n]
     return worst
+
+# %% ../nbs/13_learner.ipynb #262a5990
+def _result_row(image, predicted, target, labels, height):
+    "A row of `worst_results`: five Pillow images."
+    names = legend(np.stack([predicted, target]), labels, height)
+    masks = [paint(target, labels), paint(predicted, labels)]
+    return [Image.fromarray(image), *masks, _wrong_pixels(predicted, target), names]
 
 # %% ../nbs/13_learner.ipynb #d7866c88
 def worst_results(
@@ -281,12 +333,34 @@ def worst_results(
     height=128, # Of each image, in pixels
 ):
     "Pillow image: the validation images with the lowest Dice, worst first; target, prediction, wrong pixels, legend."
-    labels, rows = learn.dls.labels, []
-    for _, image, predicted, target in _lowest_dice(learn, n):
-        names = legend(np.stack([predicted, target]), labels, height)
-        rows.append([Image.fromarray(image), paint(target, labels), paint(predicted, labels),
-                     _wrong_pixels(predicted, target), names])
+    labels = learn.dls.labels
+    rows = [_result_row(*arrays, labels, height) for _, *arrays in _lowest_dice(learn, n)]
     return panel(rows, ["image", "target", "prediction", "wrong pixels", "labels"], height)
+
+# %% ../nbs/13_learner.ipynb #4c2c16a3
+def _blank_batch(learn, n):
+    "A batch of `n` black images and masks of label 0, on the device of the training."
+    size, device = learn.dls.size, torch.device(learn.dls.device)
+    images = torch.zeros(n, 3, *size, device=device)
+    return images, torch.zeros(n, *size, dtype=torch.int64, device=device)
+
+# %% ../nbs/13_learner.ipynb #d6d8c10a
+class _KeptStorages:
+    "Adds up the memory of all tensors that a forward pass keeps for the backward pass, weights not counted."
+    def __init__(self, model):
+        self.weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self.sizes = {}  # bytes at each address
+
+    def add(self, tensor):
+        "Count a tensor that is kept; one that shares memory with another counts once."
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.weights:
+            self.sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def hooks(self):
+        "A `with` inside which torch says what it keeps."
+        return torch.autograd.graph.saved_tensors_hooks(self.add, lambda tensor: tensor)
 
 # %% ../nbs/13_learner.ipynb #827e11f6
 def activation_bytes(
@@ -294,21 +368,12 @@ def activation_bytes(
     n=2,   # Images
 ):
     "Bytes that one training step of `n` images keeps for its backward pass, weights not counted."
-    weights = {p.untyped_storage().data_ptr() for p in learn.model.parameters()}
-    kept = {}
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-    device, bf16 = torch.device(learn.dls.device), hasattr(learn, "autocast")
-    images = torch.zeros(n, 3, *learn.dls.size, device=device)
-    target = torch.zeros(n, *learn.dls.size, dtype=torch.int64, device=device)
-    learn.model.to(device).train()
-    with (torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-          torch.autocast(device.type, torch.bfloat16, enabled=bf16)):
-        learn.loss_func(learn.model(images).float(), target)
-    return sum(kept.values())
+    images, target = _blank_batch(learn, n)
+    model = learn.model.to(images.device).train()
+    bf16, kept = hasattr(learn, "autocast"), _KeptStorages(model)
+    with kept.hooks(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        learn.loss_func(model(images).float(), target)
+    return sum(kept.sizes.values())
 
 # %% ../nbs/13_learner.ipynb #85ce151d
 def free_memory(
@@ -319,6 +384,16 @@ def free_memory(
         return torch.cuda.mem_get_info()[0]
     return psutil.virtual_memory().available//rank_and_world()[1]
 
+# %% ../nbs/13_learner.ipynb #993f8a45
+def _bytes_needed(learn):
+    "(bytes that do not depend on the batch, bytes for each image), as measured with two and with four images."
+    states = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
+    two, four = activation_bytes(learn, 2), activation_bytes(learn, 4)
+    learn.model.load_state_dict(states)  # a forward pass moves the statistics of batch normalization
+    each = (four - two)/2
+    weights = sum(p.nbytes for p in learn.model.parameters())
+    return two - 2*each + 4*weights, each  # weights, gradients, two moments
+
 # %% ../nbs/13_learner.ipynb #20a29134
 def largest_batch(
     learn,     # A learner from `seg_learner`
@@ -328,11 +403,7 @@ def largest_batch(
     "Images a batch that fit into the memory, at least 2."
     if free is None:
         free = free_memory(learn.dls.device)
-    states = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
-    two, four = activation_bytes(learn, 2), activation_bytes(learn, 4)
-    learn.model.load_state_dict(states)  # a forward pass moves the statistics of batch normalization
-    each = (four - two)/2
-    fixed = two - 2*each + 4*sum(p.nbytes for p in learn.model.parameters())  # weights, gradients, two moments
+    fixed, each = _bytes_needed(learn)
     return max(2, int((share*free - fixed)/(each*1.5)))  # half as much again for gradients of what is remembered
 
 # %% ../nbs/13_learner.ipynb #ecbbbf70
@@ -410,17 +481,24 @@ class BatchTimer(Callback):
         self.durations = {True: [], False: []}  # of training, of validation
 
     def before_train(self):
+        "Start the clock."
         self.last_moment = time.perf_counter()
 
     def before_validate(self):
+        "Start the clock."
         self.last_moment = time.perf_counter()
 
-    def after_batch(self):
+    def lap(self):
+        "Seconds since the last batch, or since the start."
         if self.learn.loss.device.type == "cuda":
             torch.cuda.synchronize()
-        now, durations = time.perf_counter(), self.durations[self.learn.training]
-        durations.append(now - self.last_moment)
-        self.last_moment = now
+        before, self.last_moment = self.last_moment, time.perf_counter()
+        return self.last_moment - before
+
+    def after_batch(self):
+        "Note how long the batch took; end when there are enough."
+        durations = self.durations[self.learn.training]
+        durations.append(self.lap())
         if len(durations) >= self.warm_up + self.count:
             raise CancelTrainException() if self.learn.training else CancelValidException()
 
@@ -445,6 +523,21 @@ def unchanged(
         learn.opt = None
         set_random_states(learn.dls, states)
 
+# %% ../nbs/13_learner.ipynb #c4a0e097
+def epoch_seconds(
+    learn,         # A learner from `seg_learner`
+    valid_every=1, # Validate after every so many epochs; 0: only after the last
+):
+    "(seconds of a training step, seconds of an epoch with its share of the validations), measured."
+    timer = BatchTimer()
+    with unchanged(learn), learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-6, cbs=[timer])
+    step = timer.seconds(True)
+    epoch = step*len(learn.dls.train)
+    if valid_every:
+        epoch += timer.seconds(False)*len(learn.dls.valid)/valid_every
+    return step, epoch
+
 # %% ../nbs/13_learner.ipynb #e6890d4d
 def epochs_in(
     learn,         # A learner from `seg_learner`
@@ -455,13 +548,7 @@ def epochs_in(
     "Number of epochs that fit into the time best, at least 1; said in one line."
     if checkpoint and Path(checkpoint).exists():
         return load_checkpoint(checkpoint)["recipe"]["epochs"]
-    timer = BatchTimer()
-    with unchanged(learn), learn.no_bar(), learn.no_logging():
-        learn.fit(1, 1e-6, cbs=[timer])
-    step, validation = timer.seconds(True), timer.seconds(False)*len(learn.dls.valid)
-    epoch = step*len(learn.dls.train)
-    if valid_every:
-        epoch += validation/valid_every
+    step, epoch = epoch_seconds(learn, valid_every)
     epochs = from_first_process(max(1, round(minutes*60/epoch)))
     if rank_and_world()[0] == 0:
         print(f"{minutes:g} minutes: {step:.2f} s a step and {epoch:.0f} s an epoch, so {epochs} epochs", flush=True)
@@ -522,6 +609,12 @@ def _one_cycle(learn, epochs, lr, cbs, start, schedule):
         return False
     return True
 
+# %% ../nbs/13_learner.ipynb #125de3ff
+def _show_progress(learn):
+    "Put `Progress` in the place of fastai's progress bar, where there is one."
+    if hasattr(learn, "progress"):
+        learn.remove_cb(learn.progress).add_cb(Progress())
+
 # %% ../nbs/13_learner.ipynb #a722061d
 def fit(
     learn,            # A learner from `seg_learner`
@@ -540,8 +633,7 @@ def fit(
         recipe = (recipe or {}) | dict(epochs=epochs, lr=str(lr), **schedule)
         keep, start = checkpointing(learn, checkpoint, recipe, resume, best)
         cbs += keep
-    if hasattr(learn, "progress"):
-        learn.remove_cb(learn.progress).add_cb(Progress())
+    _show_progress(learn)
     if not _one_cycle(learn, epochs, lr, cbs, start, schedule):
         release_step(learn)
         raise SegError(memory_advice(learn))

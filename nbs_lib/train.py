@@ -26,23 +26,52 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .core import SegError, read_json, seg_command  # before fastai, whose import warns
+
+# isort: split
 import numpy as np
 import torch
 
-from .callbacks import EMA, DistributedTraining, EarlyStopping, Track, ValidateEvery, from_first_process
-from .callbacks import history, rank_and_world, write_csv
+from nbs_lib.callbacks import (
+    EMA,
+    DistributedTraining,
+    EarlyStopping,
+    Track,
+    ValidateEvery,
+    from_first_process,
+    history,
+    rank_and_world,
+    write_csv,
+)
 from .check import assert_trainable
 from .checkpoint import data_recipe, load_pretrained, load_weights, model_files, recipe_differences, save_model
 from .dataloaders import Augment, check_size, seg_dataloaders
 from .datasets import split_pairs
 from .layouts import find_pairs
-from .learner import adamw, discriminative_rates, epochs_in, fit, largest_batch, peak_memory
-from .learner import reset_peak_memory, seg_learner, valid_matrix, worst_results
+from nbs_lib.learner import (
+    adamw,
+    discriminative_rates,
+    epochs_in,
+    fit,
+    largest_batch,
+    peak_memory,
+    reset_peak_memory,
+    seg_learner,
+    valid_matrix,
+    worst_results,
+)
 from .losses import class_weights
 from .masks import open_image
 from .metrics import class_table, format_table, scores
 from .models import split_arch
 from .overfit import overfit_image
+
+# %% ../nbs/14_train.ipynb #ff7a2c01
+def _read_sides(text):
+    "'64' as 64, '352x480' as (352, 480); `SegError` when it cannot be read."
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise SegError(f"the size {text!r} is not readable; write 64, or height x width like 352x480")
+    sides = tuple(map(int, text.split("x")))
+    return sides[0] if len(sides) == 1 else sides
 
 # %% ../nbs/14_train.ipynb #c54bd944
 def parse_size(
@@ -50,10 +79,7 @@ def parse_size(
 ):
     "One number for a square, else (height, width); `SegError` when it cannot be read or is no multiple of 32."
     if isinstance(size, str):
-        if not re.fullmatch(r"\d+(x\d+)?", size):
-            raise SegError(f"the size {size!r} is not readable; write 64, or height x width like 352x480")
-        sides = tuple(map(int, size.split("x")))
-        size = sides[0] if len(sides) == 1 else sides
+        size = _read_sides(size)
     check_size(size)
     return size
 
@@ -150,15 +176,20 @@ class TrainSettings:
         return Augment(max_rotate=self.max_rotate, min_zoom=self.min_zoom, max_zoom=self.max_zoom,
                        max_shift=self.max_shift, max_lighting=self.max_lighting)
 
+# %% ../nbs/14_train.ipynb #97e71d9a
+def _check_length(settings):
+    "`SegError` for a training without epochs, or with negative minutes."
+    if settings.epochs < 1:
+        raise SegError(f"{settings.epochs} epochs are too few; give at least 1")
+    if settings.minutes < 0:
+        raise SegError(f"{settings.minutes:g} minutes are too few; give more than 0")
+
 # %% ../nbs/14_train.ipynb #f018684a
 def check_settings(
     settings, # A `TrainSettings`
 ):
     "`SegError` for a setting that makes no sense."
-    if settings.epochs < 1:
-        raise SegError(f"{settings.epochs} epochs are too few; give at least 1")
-    if settings.minutes < 0:
-        raise SegError(f"{settings.minutes:g} minutes are too few; give more than 0")
+    _check_length(settings)
     if settings.precision not in PRECISIONS:
         raise SegError(f"there is no precision {settings.precision!r}; take {', '.join(PRECISIONS)}")
     if not 0 < settings.pct_start < 1:
@@ -185,6 +216,13 @@ def highest_rate(
     default = 1e-3 if settings.weights else 2e-3
     return settings.lr or default
 
+# %% ../nbs/14_train.ipynb #03df0108
+def _weights_hash(settings):
+    "Hash of the weights that a training starts from; None where it starts from scratch."
+    if not settings.weights:
+        return None
+    return load_weights(settings.weights)[1]["sha256"]
+
 # %% ../nbs/14_train.ipynb #efaf93c5
 def training_recipe(
     data,          # A `SegData`
@@ -196,10 +234,18 @@ def training_recipe(
     recipe["model"] = model_name(settings.arch, parse_size(settings.size))
     recipe["pairs"] = len(data)
     recipe["lr"] = highest_rate(settings)
-    recipe["weights"] = load_weights(settings.weights)[1]["sha256"] if settings.weights else None
+    recipe["weights"] = _weights_hash(settings)
     if settings.minutes:
         recipe["epochs"] = None  # measured
     return recipe | (identity or data_identity(data, settings))
+
+# %% ../nbs/14_train.ipynb #bcc30015
+def _saved_recipe(path):
+    "The recipe of a saved model; None where there is no whole model, an empty one where it says nothing of it."
+    weights, description = model_files(path)
+    if not (weights.exists() and description.exists()):
+        return None
+    return read_json(description, "delete it").get("recipe") or {}
 
 # %% ../nbs/14_train.ipynb #f69045eb
 def is_done(
@@ -207,10 +253,7 @@ def is_done(
     recipe, # From `training_recipe`
 ):
     "Is there a saved model of just this training?"
-    weights, description = model_files(path)
-    if not (weights.exists() and description.exists()):
-        return False
-    saved = read_json(description, "delete it").get("recipe")
+    saved = _saved_recipe(path)
     return bool(saved) and not recipe_differences(saved, recipe)
 
 # %% ../nbs/14_train.ipynb #3f388109
@@ -232,13 +275,18 @@ def _ladder_key(row):
     area = np.prod([int(side) for side in row["size"].split("×")])
     return area, row["model"]
 
+# %% ../nbs/14_train.ipynb #d65339c4
+def _as_text(value):
+    "How a value is written into the table: numbers with a fraction in four digits."
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
 # %% ../nbs/14_train.ipynb #28835287
 def add_to_ladder(
     path, # ladder.csv
     row,  # Dictionary with the keys of `LADDER_COLUMNS`
 ):
     "Put a model's row into the table, in the place of an older one of that model. Returns all rows, smallest first."
-    texts = {name: f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in LADDER_COLUMNS}
+    texts = {name: _as_text(row[name]) for name in LADDER_COLUMNS}
     others = [other for other in read_ladder(path) if other["model"] != texts["model"]]
     rows = sorted([*others, texts], key=_ladder_key)
     write_csv(path, rows)
@@ -267,25 +315,42 @@ def ladder_row(
         device=_device_name(device),
     )
 
+# %% ../nbs/14_train.ipynb #166e5339
+def _locked_elsewhere(path, file):
+    "The `SegError` that says which process holds the lock; the file is closed."
+    file.seek(0)
+    holder = file.read() or "another process"
+    file.close()
+    return SegError(f"{path.parent} is written to by {holder}, a training of the same name; wait for it, or give "
+                    "another --out")
+
+# %% ../nbs/14_train.ipynb #7f44f264
+def _lock(path, file):
+    "Lock an opened file for this process; `SegError` where another one holds the lock."
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _locked_elsewhere(path, file) from None
+    except OSError:
+        print(f"{path.parent} cannot be locked; see to it that only one training of a name writes there")
+
 # %% ../nbs/14_train.ipynb #25d98cae
 def _open_lock(path):
     "The opened lock file, locked for this process; `SegError` says which process holds it."
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read() or "another process"
-        file.close()
-        raise SegError(f"{path.parent} is written to by {holder}, a training of the same name; wait for it, or give "
-                       "another --out") from None
-    except OSError:
-        print(f"{path.parent} cannot be locked; see to it that only one training of a name writes there")
+    _lock(path, file)
     if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
         return file
     file.close()  # its last holder deleted it just now
     return _open_lock(path)
+
+# %% ../nbs/14_train.ipynb #51f7a157
+def _sign_lock(file):
+    "Write into a lock file which process holds it."
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
 
 # %% ../nbs/14_train.ipynb #99ed9f01
 @contextmanager
@@ -297,9 +362,7 @@ def training_lock(
     path = Path(out)/f".{name}.lock"
     file = _open_lock(path)
     try:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        _sign_lock(file)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -311,16 +374,13 @@ def set_aside_other_data(
     recipe, # From `training_recipe`, of the one that overwrites it
 ):
     "Rename a saved model that was trained on other data to NAME.previous, and say so."
-    weights, description = model_files(path)
-    if not (weights.exists() and description.exists()):
+    saved = _saved_recipe(path)
+    if saved is None or saved.get("data") in (None, recipe["data"]):
         return
-    saved = read_json(description, "delete it").get("recipe") or {}
-    if saved.get("data") in (None, recipe["data"]):
-        return
-    previous = model_files(f"{path}.previous.json")
-    for old, new in zip((weights, description), previous):
+    files, previous = model_files(path), model_files(f"{path}.previous.json")
+    for old, new in zip(files, previous):
         os.replace(old, new)
-    print(f"{weights} was trained on other data; it is kept as {previous[0].name}")
+    print(f"{files[0]} was trained on other data; it is kept as {previous[0].name}")
 
 # %% ../nbs/14_train.ipynb #31ce451c
 def _drop_lesser_best(path, dice):
@@ -329,6 +389,32 @@ def _drop_lesser_best(path, dice):
     if files[1].exists() and read_json(files[1], "delete it")["dice"] <= dice:
         for file in files:
             file.unlink(missing_ok=True)
+
+# %% ../nbs/14_train.ipynb #f4a8bfa5
+def _result_path(learn, out):
+    "Where the model of a learner is saved, without suffix."
+    return Path(out)/model_name(learn.arch, learn.dls.size)
+
+# %% ../nbs/14_train.ipynb #6297231a
+def _beside(path, ending):
+    "The file NAME.ending beside the saved model NAME."
+    return path.with_name(f"{path.name}.{ending}")
+
+# %% ../nbs/14_train.ipynb #8aef2161
+def _clean_up(path, dice):
+    "Drop what was only needed during the training: the checkpoint, and the best epoch's model unless it is better."
+    _beside(path, "checkpoint").unlink(missing_ok=True)
+    _drop_lesser_best(path, dice)
+
+# %% ../nbs/14_train.ipynb #79ef3fe0
+def _save_with_scores(learn, path, recipe):
+    "Save the model with recipe, history and scores of the validation set; returns the rows of `class_table`."
+    labels, matrix = learn.dls.labels, valid_matrix(learn)
+    table = class_table(matrix, labels)
+    classes = [dict(zip(("label", "iou", "dice", "pixels"), row)) for row in table]
+    save_model(learn, path, scores=scores(matrix, labels.background), classes=classes, history=history(learn),
+               recipe=recipe)
+    return table
 
 # %% ../nbs/14_train.ipynb #1579b14c
 def save_results(
@@ -339,17 +425,12 @@ def save_results(
     track=None,  # The training's `Track`
 ):
     "Save the model with scores and history, add its row to the ladder table, drop the checkpoint. Returns all rows."
-    labels, path = learn.dls.labels, Path(out)/model_name(learn.arch, learn.dls.size)
-    matrix = valid_matrix(learn)
-    table = class_table(matrix, labels)
-    classes = [dict(zip(("label", "iou", "dice", "pixels"), row)) for row in table]
-    save_model(learn, path, scores=scores(matrix, labels.background), classes=classes, history=history(learn),
-               recipe=recipe)
+    path = _result_path(learn, out)
+    table = _save_with_scores(learn, path, recipe)
     rows = add_to_ladder(path.with_name("ladder.csv"), ladder_row(learn, seconds))
     if track:
         track.end(table, worst_results(learn))
-    path.with_name(f"{path.name}.checkpoint").unlink(missing_ok=True)
-    _drop_lesser_best(path, history(learn)[-1]["dice"])
+    _clean_up(path, history(learn)[-1]["dice"])
     return rows
 
 # %% ../nbs/14_train.ipynb #88b60c12
@@ -369,6 +450,14 @@ def new_accelerator():
     from accelerate import Accelerator
     return Accelerator(cpu=not torch.cuda.is_available())
 
+# %% ../nbs/14_train.ipynb #1571783a
+def _share_of_batch(settings):
+    "Images a batch in each process, at least 1, and not more than an epoch has."
+    bs = settings.bs or batch_size(parse_size(settings.size))
+    if settings.epoch_size:
+        bs = min(bs, settings.epoch_size)
+    return max(1, bs//rank_and_world()[1])
+
 # %% ../nbs/14_train.ipynb #957ff815
 def training_loaders(
     data,        # A `SegData`
@@ -378,8 +467,7 @@ def training_loaders(
     accelerator=None, # Where several processes train: the first decodes, the others wait for it
 ):
     "The `DataLoaders` of a training."
-    size = parse_size(settings.size)
-    bs = max(1, (settings.bs or batch_size(size))//rank_and_world()[1])
+    size, bs = parse_size(settings.size), _share_of_batch(settings)
     cache_size = parse_size(settings.cache_size) if settings.cache_size else None
     wait = accelerator.main_process_first() if accelerator else nullcontext()
     with wait:
@@ -390,6 +478,25 @@ def training_loaders(
     dls.train.epoch_size = settings.epoch_size
     return dls
 
+# %% ../nbs/14_train.ipynb #5187cd40
+def _optimizer(settings):
+    "AdamW as the settings say, for `Learner`."
+    betas = (settings.beta1 or 0.9, settings.beta2)
+    return partial(adamw, weight_decay=settings.weight_decay, betas=betas, eps=settings.eps)
+
+# %% ../nbs/14_train.ipynb #f23cf7d5
+def _loss_weights(settings, counts, labels):
+    "Weight of each class in the loss; None where all weigh alike."
+    if not settings.weight_classes:
+        return None
+    return class_weights(counts, labels, settings.weight_classes)
+
+# %% ../nbs/14_train.ipynb #47a39a6c
+def _use_largest_batch(learn):
+    "Let the learner train with as many images a batch as fit; the first process measures for all."
+    measured = largest_batch(learn) if rank_and_world()[0] == 0 else None
+    learn.dls.train.bs = min(from_first_process(measured), len(learn.dls.train_ds))
+
 # %% ../nbs/14_train.ipynb #084d7fd5
 def training_learner(
     dls,         # From `training_loaders`
@@ -397,17 +504,15 @@ def training_learner(
     counts=None, # Pixel counts from `assert_trainable`, to weight classes
 ):
     "The learner of a training, with a batch that fits and the weights it starts from."
-    betas = (settings.beta1 or 0.9, settings.beta2)
-    optimizer = partial(adamw, weight_decay=settings.weight_decay, betas=betas, eps=settings.eps)
-    weights = class_weights(counts, dls.labels, settings.weight_classes) if settings.weight_classes else None
+    weights = _loss_weights(settings, counts, dls.labels)
     learn = seg_learner(
         dls, settings.arch, settings.encoder, PRECISIONS[settings.precision],
-        path=settings.out, loss=settings.loss, class_weights=weights, compile=settings.compile, opt_func=optimizer)
+        path=settings.out, loss=settings.loss, class_weights=weights, compile=settings.compile,
+        opt_func=_optimizer(settings))
     if settings.weights:
         load_pretrained(learn, settings.weights)
     if settings.bs == 0:
-        measured = largest_batch(learn) if rank_and_world()[0] == 0 else None
-        dls.train.bs = min(from_first_process(measured), len(dls.train_ds))
+        _use_largest_batch(learn)
     return learn
 
 # %% ../nbs/14_train.ipynb #afb52957
@@ -445,47 +550,86 @@ def planned_epochs(
         return settings.epochs
     return epochs_in(learn, settings.minutes, settings.valid_every, checkpoint if settings.resume else None)
 
+# %% ../nbs/14_train.ipynb #cfe561c1
+def _million_parameters(model):
+    "Number of parameters of a model, in millions."
+    return sum(p.numel() for p in model.parameters())/1e6
+
 # %% ../nbs/14_train.ipynb #0597b084
 def _announce(learn, name):
     "Say what is trained, once."
     rank, world = rank_and_world()
     if rank:
         return
-    millions = sum(p.numel() for p in learn.model.parameters())/1e6
+    millions = _million_parameters(learn.model)
     where = f" on {world} processes" if world > 1 else ""
     print(f"{name}: {millions:.1f} million parameters in {learn.precision}, {learn.dls.train.bs*world} images a batch"
           f"{where}", flush=True)
+
+# %% ../nbs/14_train.ipynb #3ff97fb3
+def _needed_counts(data, settings):
+    "Pixel counts of the data where the settings weight classes or sample by labels, else None."
+    if settings.weight_classes or settings.rare_sampling:
+        return assert_trainable(data)
+    return None
+
+# %% ../nbs/14_train.ipynb #00858ad3
+def _known_stats(settings):
+    "The image statistics of the model to start from; None where the training starts from scratch."
+    if not settings.weights:
+        return None
+    return load_weights(settings.weights)[1]["stats"]
+
+# %% ../nbs/14_train.ipynb #3fbf868d
+def _share_training(learn, accelerator, seed):
+    "Let all processes train this network; each draws its own augmentations."
+    learn.add_cb(DistributedTraining(accelerator))
+    torch.manual_seed(seed + rank_and_world()[0])
 
 # %% ../nbs/14_train.ipynb #201db837
 def prepare_training(
     data,        # A `SegData`
     settings,    # A `TrainSettings`
-    counts=None, # Pixel counts from `assert_trainable`, to weight rare classes
+    counts=None, # Pixel counts from `assert_trainable`, where they are known
 ):
     "The learner of a training, ready to be fitted; all random numbers follow from the seed."
     accelerator = new_accelerator()
-    stats = load_weights(settings.weights)[1]["stats"] if settings.weights else None
+    if counts is None:
+        counts = _needed_counts(data, settings)
     set_seed(settings.seed)
-    dls = training_loaders(data, settings, stats, counts, accelerator)
+    dls = training_loaders(data, settings, _known_stats(settings), counts, accelerator)
     reset_peak_memory(torch.device(dls.device).type)
     learn = training_learner(dls, settings, counts)
     if accelerator:
-        learn.add_cb(DistributedTraining(accelerator))
-        torch.manual_seed(settings.seed + rank_and_world()[0])
+        _share_training(learn, accelerator, settings.seed)
     return learn
 
 # %% ../nbs/14_train.ipynb #874f97b4
 def _fit_as_set(learn, settings, recipe, track, bar):
     "Fit a prepared learner as its settings say; returns the seconds it took."
     path, start = Path(settings.out)/recipe["model"], time.perf_counter()
-    checkpoint = path.with_name(f"{path.name}.checkpoint")
-    best = path.with_name(f"{path.name}.best")
+    checkpoint, best = _beside(path, "checkpoint"), _beside(path, "best")
     callbacks = training_callbacks(settings) + ([track] if track else [])
     rates = discriminative_rates(recipe["lr"], bool(settings.encoder))
     with nullcontext() if bar else learn.no_bar():
         epochs = planned_epochs(learn, settings, checkpoint)
         fit(learn, epochs, rates, checkpoint, settings.resume, recipe, best, callbacks, **schedule_of(settings))
     return time.perf_counter() - start
+
+# %% ../nbs/14_train.ipynb #49ef4cb7
+def _new_track(settings, recipe):
+    "The `Track` of a training, in the first process only; else None."
+    if rank_and_world()[0]:
+        return None
+    return Track(settings.out, recipe["model"], recipe, settings.track)
+
+# %% ../nbs/14_train.ipynb #0e9c0aba
+def _keep_results(learn, settings, recipe, seconds, track):
+    "Save what was trained, in the first process only. Returns the ladder's rows, none in the others."
+    if rank_and_world()[0]:
+        return []
+    set_aside_other_data(Path(settings.out)/recipe["model"], recipe)
+    return save_results(learn, settings.out, seconds, recipe, track)
 
 # %% ../nbs/14_train.ipynb #3f194310
 def _train_and_save(data, settings, recipe, counts, bar):
@@ -494,11 +638,9 @@ def _train_and_save(data, settings, recipe, counts, bar):
     learn = prepare_training(data, settings, counts)
     recipe = recipe | dict(bs=learn.dls.train.bs*world)
     _announce(learn, recipe["model"])
-    track = Track(settings.out, recipe["model"], recipe, settings.track) if rank == 0 else None
-    seconds, rows = _fit_as_set(learn, settings, recipe, track, bar and rank == 0), []
-    if rank == 0:
-        set_aside_other_data(Path(settings.out)/recipe["model"], recipe)
-        rows = save_results(learn, settings.out, seconds, recipe, track)
+    track = _new_track(settings, recipe)
+    seconds = _fit_as_set(learn, settings, recipe, track, bar and rank == 0)
+    rows = _keep_results(learn, settings, recipe, seconds, track)
     if world > 1:
         learn.distributed_training.accelerator.wait_for_everyone()
     return learn, rows
@@ -515,8 +657,8 @@ def train_model(
     check_settings(settings)
     check_upscale(data, parse_size(settings.size))
     recipe = training_recipe(data, settings, identity)
-    if counts is None and (settings.weight_classes or settings.rare_sampling):
-        counts = assert_trainable(data)
+    if counts is None:
+        counts = _needed_counts(data, settings)
     lock = nullcontext() if rank_and_world()[0] else training_lock(settings.out, recipe["model"])
     with lock:
         return _train_and_save(data, settings, recipe, counts, bar)
@@ -600,6 +742,20 @@ def overfit_check(
         reasons = "; ".join(result.hints.values())
         raise SegError(f"{command.overfit} cannot be learnt by heart; probably: {reasons}")
 
+# %% ../nbs/14_train.ipynb #010bbc8c
+def _print_scores(path):
+    "The scores of each class and of all, as they were saved with the model."
+    meta = read_json(path, "train again")
+    print(format_table([(c["label"], c["iou"], c["dice"], c["pixels"]) for c in meta["classes"]]))
+    print(", ".join(f"{name} {value:.4f}" for name, value in meta["scores"].items()))
+
+# %% ../nbs/14_train.ipynb #31ec872a
+def _print_ladder(rows):
+    "The rows of the ladder table, a line each."
+    for row in rows:
+        print(f"{row['model']}: Dice {row['dice']}, foreground accuracy {row['foreground_accuracy']}, "
+              f"{row['epochs']} epochs, {row['minutes']} minutes")
+
 # %% ../nbs/14_train.ipynb #6cde3b04
 def print_results(
     path, # A saved model
@@ -607,13 +763,23 @@ def print_results(
 ):
     "The scores of a saved model, the ladder, and what to do next."
     weights, description = model_files(path)
-    meta = read_json(description, "train again")
-    print(format_table([(c["label"], c["iou"], c["dice"], c["pixels"]) for c in meta["classes"]]))
-    print(", ".join(f"{name} {value:.4f}" for name, value in meta["scores"].items()))
-    for row in rows:
-        print(f"{row['model']}: Dice {row['dice']}, foreground accuracy {row['foreground_accuracy']}, "
-              f"{row['epochs']} epochs, {row['minutes']} minutes")
+    _print_scores(description)
+    _print_ladder(rows)
     print(f"saved {weights}; next: `seg_export {weights}`")
+
+# %% ../nbs/14_train.ipynb #870a994a
+def _settings_of(command):
+    "The `TrainSettings` of a `TrainCommand`, without what only the command knows."
+    return TrainSettings(**{field.name: getattr(command, field.name) for field in fields(TrainSettings)})
+
+# %% ../nbs/14_train.ipynb #c4477719
+def _train_steps(data, steps, settings, bar, counts):
+    "Train through the steps, or as the settings say where there are none. Returns the last size and the ladder's rows."
+    if steps:
+        _, rows = progressive_resizing(data, steps, settings, bar, counts)
+        return steps[-1].size, rows
+    _, rows = train_model(data, settings, bar, counts)
+    return parse_size(settings.size), rows
 
 # %% ../nbs/14_train.ipynb #49ad4bee
 @seg_command
@@ -625,14 +791,9 @@ def seg_train(command: TrainCommand):
     if command.overfit:
         overfit_check(data, command)
         return
-    counts, bar = assert_trainable(data), sys.stdout.isatty()
-    settings = TrainSettings(**{field.name: getattr(command, field.name) for field in fields(TrainSettings)})
-    if steps:
-        _, rows = progressive_resizing(data, steps, settings, bar, counts)
-    else:
-        _, rows = train_model(data, settings, bar, counts)
+    counts, settings = assert_trainable(data), _settings_of(command)
+    size, rows = _train_steps(data, steps, settings, sys.stdout.isatty(), counts)
     if rank_and_world()[0] == 0:
-        size = steps[-1].size if steps else parse_size(settings.size)
         print_results(Path(settings.out)/model_name(settings.arch, size), rows)
 
 # %% ../nbs/14_train.ipynb #0b6c91ce

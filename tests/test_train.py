@@ -50,7 +50,7 @@ def test_killed_ten_times(small, tmp_path):
     "kill -9 at random moments, in the middle of epochs: nothing corrupt, and the history of a training left alone"
 
     def train(out):
-        words = [str(word) for word in arguments(small, out, "--epochs", 12, "--ema", "--resume")]
+        words = [str(word) for word in arguments(small, out, "--epochs", 12, "--resume")]
         return [sys.executable, "-c", f"from nbs_lib.train import seg_train; seg_train.main({words!r})"]
 
     subprocess.run(train(tmp_path / "whole"), check=True, env=ONE_THREAD, capture_output=True)
@@ -93,12 +93,12 @@ def test_two_processes(small, tmp_path):
 
 def test_settings_from_a_file(small, tmp_path):
     config = tmp_path / "settings.yaml"
-    settings = f"data: {small}\nsize: 32\narch: {ARCH}\nbs: 8\nepochs: 1\nweigh: true\nlr: 1e-3\nout: {tmp_path}/out\n"
-    config.write_text(settings + "loss: cross_entropy+power_jaccard\n")
+    settings = f"data: {small}\nsize: 32\narch: {ARCH}\nbs: 8\nepochs: 1\nlr: 1e-3\nout: {tmp_path}/out\n"
+    config.write_text(settings + "loss: cross_entropy+power_jaccard\nweight_classes: 0.25\n")
     done = run_command("seg_train", "--config", config)
     assert done.returncode == 0, done.stderr
     recipe = result(tmp_path / "out")["recipe"]
-    assert (recipe["loss"], recipe["weight_classes"], recipe["bs"]) == ("cross_entropy+power_jaccard", 0.5, 8)
+    assert (recipe["loss"], recipe["weight_classes"], recipe["bs"]) == ("cross_entropy+power_jaccard", 0.25, 8)
     config.write_text("sise: 32")
     done = run_command("seg_train", "--config", config)
     assert done.returncode == 1
@@ -174,7 +174,7 @@ def full_disk(*args, **kw):
 def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monkeypatch):
     "The disk is full when the model is to be saved: the next run saves what an uninterrupted training saves"
     drawn(tmp_path / "data")
-    more = ("--epochs", 2, "--ema")
+    more = ("--epochs", 2)
     train_here(tmp_path / "data", tmp_path / "whole", *more)
     with monkeypatch.context() as patch:
         patch.setattr("nbs_lib.train.save_model", full_disk)
@@ -190,7 +190,7 @@ def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monk
 
 def test_averaged_weights_on_two_processes(tmp_path):
     drawn(tmp_path / "data")
-    more = arguments(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--ema")
+    more = arguments(tmp_path / "data", tmp_path / "out", "--epochs", 2)
     launch("multi_cpu", "-m", "nbs_lib.train", *more)
     two = result(tmp_path / "out")
     judged_by_both = two["history"][-1]["dice"]
@@ -233,7 +233,8 @@ def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
         return "is done" in capsys.readouterr().out
 
     assert not is_done() and is_done()
-    for change in (("--ema",), ("--no_aug",), ("--loss", "cross_entropy+dice"), ("--valid", 0.4), ("--seed", 1)):
+    changes = [("--ema_decay", 0), ("--no_aug",), ("--loss", "cross_entropy+dice"), ("--valid", 0.4), ("--seed", 1)]
+    for change in changes:
         assert not is_done(*change), f"{change} is another training"
     assert is_done("--seed", 1)
     mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path / "data" / "labels" / "000003.png")
@@ -433,13 +434,13 @@ def test_minutes_become_epochs_that_a_resume_keeps(tmp_path, monkeypatch, capsys
     from nbs_lib import train
 
     drawn(tmp_path / "data")
-    monkeypatch.setattr(train, "epochs_in", lambda *args: 2)
+    monkeypatch.setattr("nbs_lib.learner.epoch_seconds", lambda *args: (1, 15))  # two epochs in half a minute
     more = ("--ladder", "32:0.5m", "--resume")
     with monkeypatch.context() as patch:
         patch.setattr(train, "save_model", full_disk)
         with pytest.raises(SystemExit):
             train_here(tmp_path / "data", tmp_path / "out", *more)
-    monkeypatch.setattr(train, "epochs_in", lambda *args: 5)
+    monkeypatch.setattr("nbs_lib.learner.epoch_seconds", lambda *args: (1, 6))  # now it would be five
     train_here(tmp_path / "data", tmp_path / "out", *more)
     assert [row["epoch"] for row in result(tmp_path / "out")["history"]] == [0, 1]
     capsys.readouterr()
@@ -450,7 +451,7 @@ def test_minutes_become_epochs_that_a_resume_keeps(tmp_path, monkeypatch, capsys
 def test_validation_only_now_and_then(tmp_path, monkeypatch):
     "Rows for validated epochs only; cut and resumed, best epoch and patience as without a cut"
     drawn(tmp_path / "data")
-    more = ("--epochs", 5, "--valid_every", 2, "--ema", "--patience", 9)
+    more = ("--epochs", 5, "--valid_every", 2, "--patience", 9)
     train_here(tmp_path / "data", tmp_path / "whole", *more)
     with monkeypatch.context() as patch:
         from nbs_lib.callbacks import Checkpoint
@@ -477,15 +478,15 @@ def test_settings_reach_the_optimizer_the_schedule_and_the_loaders(tmp_path):
     from nbs_lib.train import TrainSettings, prepare_training, schedule_of
 
     data = drawn(tmp_path / "data")
-    optimizer = {"weight_decay": 0.02, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8}
-    cycle = {"pct_start": 0.15, "div": 10.0, "div_final": 1e3}
+    optimizer = {"weight_decay": 0.03, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8}
+    cycle = {"pct_start": 0.2, "div": 10.0, "div_final": 1e3}
     augmentation = {"max_rotate": 1.0, "max_zoom": 1.5}
     common = {"size": "32", "arch": ARCH, "out": str(tmp_path), "bs": 4, "precision": "fp32"}
     settings = TrainSettings(**common, **optimizer, **cycle, **augmentation)
     learn = prepare_training(data, settings)
     learn.create_opt()
     hypers = learn.opt.hypers[0]
-    assert (hypers["wd"], hypers["mom"], hypers["sqr_mom"], hypers["eps"]) == (0.02, 0.9, 0.98, 1e-8)
+    assert (hypers["wd"], hypers["mom"], hypers["sqr_mom"], hypers["eps"]) == (0.03, 0.9, 0.98, 1e-8)
     assert schedule_of(settings) == cycle | {"moms": (0.9, 0.9, 0.9)}
     augment = next(t for t in learn.dls.train.after_batch.fs if type(t).__name__ == "Augment")
     assert (augment.max_rotate, augment.max_zoom, augment.size) == (1.0, 1.5, (32, 32))

@@ -11,6 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from nbs_lib.core import SegError  # noqa: E402,F401  before fastai, whose import warns
+
+# isort: split
 import numpy as np  # noqa: E402
 from fastai.callback.core import Callback  # noqa: E402
 from fastai.learner import Learner  # noqa: E402
@@ -18,7 +21,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E4
 
 from nbs_lib import callbacks, learner  # noqa: E402
 from nbs_lib.callbacks import EMA, Checkpoint, GradientClip, Resume, TerminateOnNaN  # noqa: E402
-from nbs_lib.core import SegError  # noqa: E402,F401  before fastai, whose import warns
 from nbs_lib.labels import ROOM_LABELS  # noqa: E402
 
 GPU = torch.device("cuda:0")
