@@ -113,7 +113,7 @@ def test_jpeg_data_named_png_just_work(rooms, tmp_path):
     (("--arch", "vgg"), 1, "no encoder 'vgg'"),
     (("--weights", "none.safetensors"), 1, "none.json is missing"), (("--size", "big"), 1, "not readable"),
     (("--bs", "big"), 2, "invalid int"), (("--colour", "red"), 2, "unrecognized"),
-    (("--size", 256), 1, "above the pictures' own"),
+    (("--size", 256), 1, "above the images' own"),
 ])
 def test_wrong_arguments(args, status, says, rooms, tmp_path, capsys):
     got, err = call(capsys, seg_train, '--data', rooms, '--out', tmp_path, *args)
