@@ -1,27 +1,28 @@
 """A training on a GPU that is not there: torch's fake tensors know shapes and devices, but hold no numbers.
 
-A tensor left on the wrong device fails here as it would on a GPU.
+A tensor left on the wrong device fails here as it would on a GPU. It is a program of its own, which ends at once when all
+is traced: fake CUDA tensors can leave a process that crashes when it cleans up. `test_train_devices.py` runs it.
 """
 
 import copy
+import os
 import random
 from types import SimpleNamespace
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from nbs_lib.core import SegError  # noqa: E402,F401  before fastai, whose import warns
+from nbs_lib.core import SegError  # noqa: F401  before fastai, whose import warns
 
 # isort: split
-import numpy as np  # noqa: E402
-from fastai.callback.core import Callback  # noqa: E402
-from fastai.learner import Learner  # noqa: E402
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
+import numpy as np
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from nbs_lib import callbacks, learner  # noqa: E402
-from nbs_lib.callbacks import EMA, Checkpoint, GradientClip, Resume, TerminateOnNaN  # noqa: E402
-from nbs_lib.labels import ROOM_LABELS  # noqa: E402
+from nbs_lib import callbacks, learner
+from nbs_lib.callbacks import EMA, Checkpoint, GradientClip, Resume, TerminateOnNaN
+from nbs_lib.labels import ROOM_LABELS
 
 GPU = torch.device("cuda:0")
 
@@ -66,8 +67,7 @@ class Loaders:
         return self.train
 
 
-@pytest.fixture
-def saved(monkeypatch) -> dict:
+def keep_in_memory(monkeypatch: pytest.MonkeyPatch) -> dict:
     "Checkpoints kept in memory, read back to the CPU; and stand-ins for what needs real numbers."
     files = {}
 
@@ -136,7 +136,8 @@ def fit(learn, epochs, *cbs, **kw):
     return learn
 
 
-def test_step_metrics_average_checkpoint_and_resume_stay_on_the_gpu(saved):
+def trace_a_training(saved: dict) -> None:
+    "Step, metrics, averages, checkpoint and resume: all of it stays on the GPU."
     with FakeNumbers(allow_non_fake_inputs=True):
         learn = fit(new_learner(), 1, Checkpoint("last.checkpoint", {"epochs": 2}))
         assert {row.keys() >= {"dice", "valid_loss"} for row in callbacks.history(learn)} == {True}
@@ -147,3 +148,9 @@ def test_step_metrics_average_checkpoint_and_resume_stay_on_the_gpu(saved):
         assert len(callbacks.history(resumed)) == 2
         assert {loss.device for loss in resumed.recorder.losses} == {GPU}
         assert resumed.recorder.smooth_loss.val.device == GPU
+
+
+if __name__ == "__main__":
+    trace_a_training(keep_in_memory(pytest.MonkeyPatch()))
+    print("traced", flush=True)
+    os._exit(0)
