@@ -1436,6 +1436,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'nbs_lib.tools.night.is_trained': ('tools/night.html#is_trained', 'nbs_lib/tools/night.py'),
                                      'nbs_lib.tools.night.join_parts': ('tools/night.html#join_parts', 'nbs_lib/tools/night.py'),
                                      'nbs_lib.tools.night.last_line': ('tools/night.html#last_line', 'nbs_lib/tools/night.py'),
+                                     'nbs_lib.tools.night.listen_to_interrupts': ( 'tools/night.html#listen_to_interrupts',
+                                                                                   'nbs_lib/tools/night.py'),
                                      'nbs_lib.tools.night.missing_need': ('tools/night.html#missing_need', 'nbs_lib/tools/night.py'),
                                      'nbs_lib.tools.night.network_jobs': ('tools/night.html#network_jobs', 'nbs_lib/tools/night.py'),
                                      'nbs_lib.tools.night.network_settings': ( 'tools/night.html#network_settings',

@@ -8,11 +8,11 @@ __all__ = ['RECIPE', 'GENERATE', 'PART_BYTES', 'HELD_OUT_SEED', 'STARTER_ARCH', 
            'write_results', 'Attempt', 'last_line', 'attempt', 'guarded_attempt', 'add_attempt', 'run_step',
            'missing_need', 'Clock', 'run_job', 'run_jobs', 'StepTimer', 'every_learner', 'train_until', 'saved_model',
            'is_trained', 'trained_figures', 'Network', 'batch_at', 'size_text', 'network_settings', 'network_jobs',
-           'run_until', 'RoomSet', 'generate_rooms', 'has_rooms', 'room_figures', 'room_job', 'read_rooms',
-           'half_precision', 'write_parts', 'split_model', 'join_parts', 'is_split', 'split_job', 'NightSettings',
-           'size_steps', 'room_numbers', 'held_out_job', 'room_sizes', 'series_jobs', 'series_network', 'starter_jobs',
-           'folder_jobs', 'gpu_networks', 'gpu_hours', 'only_jobs', 'gpu_jobs', 'night_jobs', 'check_results',
-           'seg_night']
+           'listen_to_interrupts', 'run_until', 'RoomSet', 'generate_rooms', 'has_rooms', 'room_figures', 'room_job',
+           'read_rooms', 'half_precision', 'write_parts', 'split_model', 'join_parts', 'is_split', 'split_job',
+           'NightSettings', 'size_steps', 'room_numbers', 'held_out_job', 'room_sizes', 'series_jobs', 'series_network',
+           'starter_jobs', 'folder_jobs', 'gpu_networks', 'gpu_hours', 'only_jobs', 'gpu_jobs', 'night_jobs',
+           'check_results', 'seg_night']
 
 # %% ../../nbs/tools/10_night.ipynb #cabcbf0c
 import csv
@@ -384,6 +384,11 @@ def network_jobs(
         before = (name,)
     return jobs
 
+# %% ../../nbs/tools/10_night.ipynb #538f372b
+def listen_to_interrupts():
+    "Let a new process be interrupted: one that is started from `nohup` or with `&` would ignore it."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 # %% ../../nbs/tools/10_night.ipynb #5b175a70
 def run_until(
     command,     # The command and its arguments
@@ -392,7 +397,7 @@ def run_until(
 ):
     "Run a command; at the deadline it is interrupted, as by Ctrl-C, with `TimeIsUp`. `SegError` when it fails."
     seconds = max(at_least, deadline - time.monotonic())
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, preexec_fn=listen_to_interrupts) as process:
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
