@@ -14,7 +14,7 @@ import gc
 import resource
 import time
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from .core import SegError  # before fastai, whose import warns
@@ -160,6 +160,7 @@ def _few_convolutions(device):
     return net, images.to(memory_format=torch.channels_last)
 
 # %% ../nbs/13_learner.ipynb #188b590c
+@cache
 def bf16_gain(
     device="cpu", # Where to measure
 ):
