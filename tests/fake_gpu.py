@@ -1,7 +1,8 @@
 """A training on a GPU that is not there: torch's fake tensors know shapes and devices, but hold no numbers.
 
 A tensor left on the wrong device fails here as it would on a GPU. It is a program of its own, which ends at once
-when all is traced: fake CUDA tensors can leave a process that crashes when it cleans up. `test_train_devices.py` runs it.
+when all is traced: fake CUDA tensors can leave a process that crashes when it cleans up. `test_train_devices.py` runs
+it.
 """
 
 import copy
