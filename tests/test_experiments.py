@@ -153,7 +153,7 @@ def test_faces_by_settings(own, tmp_path):
     for record in wandb_records(next(run.glob('*.wandb'))):
         found.setdefault(record.WhichOneof('record_type'), []).append(record)
     config = {update.key: json.loads(update.value_json) for update in found['run'][0].run.config.update}
-    wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, pretrained=changes['encoder_weights'])
+    wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=changes['encoder_weights'])
     assert {key: config[key] for key in wanted} == wanted
     rows = [{flat_name(i): json.loads(i.value_json) for i in r.history.item} for r in found['history']]
     assert [row['dice'] for row in rows if 'dice' in row] == [epoch['dice'] for epoch in saved['history']]
