@@ -68,7 +68,7 @@ class Autocast(Callback):
 
 # %% ../nbs/12_callbacks.ipynb #2d87d81f
 class ChannelsLast(Callback):
-    "Keep the weights in the memory order that convolutions like best."
+    "Keep the weights in channels-last order, which holds all channels of a pixel side by side."
     order = -1
 
     def before_fit(self):

@@ -51,7 +51,7 @@ from .dataloaders import batch_images
 from .labels import IGNORE
 from .losses import seg_loss
 from .metrics import confusion_matrix, scores
-from .models import build_model, encoder_split, plain_model, split_arch
+from .models import build_model, encoder_split, narrow_decoder, plain_model, split_arch
 from .show import legend, paint, panel
 
 # %% ../nbs/13_learner.ipynb #b45d7d94
@@ -209,7 +209,9 @@ def _fastai_unet(dls, arch, pretrained, **common):
     "fastai's `unet_learner`, with the model of `build_model` where that has weights to begin with."
     family, encoder = split_arch(arch)
     body, n_classes = getattr(torchvision.models, encoder), dls.labels.n_classes
-    learn = unet_learner(dls, body, n_out=n_classes, pretrained=False, last_cross=family != "light", **common)
+    learn = unet_learner(dls, body, n_out=n_classes, pretrained=False, last_cross=family == "", **common)
+    if family == "narrow":
+        narrow_decoder(learn.model)
     if pretrained:
         learn.model = build_model(arch, n_classes, dls.size, pretrained).to(dls.device)
     return learn
@@ -218,7 +220,7 @@ def _fastai_unet(dls, arch, pretrained, **common):
 def _new_learner(dls, arch, pretrained, **common):
     "A `Learner` of the architecture: fastai's `unet_learner` for its own U-Nets, else with our model and split."
     family, _ = split_arch(arch)
-    if family in ("", "light"):
+    if family in ("", "light", "narrow"):
         return _fastai_unet(dls, arch, pretrained, **common)
     model = build_model(arch, dls.labels.n_classes, dls.size, pretrained)
     return Learner(dls, model, splitter=encoder_split, **common)

@@ -114,7 +114,7 @@ def model_name(
     "What a saved model is called: unet_resnet34_64, unet_resnet34_352x480, light_resnet34_64, smp_segformer_mit_b0_64."
     family, encoder = split_arch(arch)
     h, w = check_size(size)
-    prefix = {"": "unet", "light": "light"}.get(family, f"smp_{family}")
+    prefix = {"": "unet", "light": "light", "narrow": "narrow"}.get(family, f"smp_{family}")
     suffix = "" if w == h else f"x{w}"
     return f"{prefix}_{encoder}_{h}{suffix}"
 

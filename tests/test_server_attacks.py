@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import zlib
@@ -387,6 +388,22 @@ def test_the_largest_color_table_passes(client):
     color = dict(r=1, g=2, b=3, a=4)
     body = dict(mime="application/json", labels=[1] * 1000, colors=[color] * 1000)
     assert client.put("/set_label_colors", json=body).status_code == 200
+
+
+def test_a_garbage_collection_does_not_stop_requests(model, tmp_path):
+    "A worker's modules and model are left out of every collection: looking at them takes 50 ms or more each time."
+    code = """
+        import gc, json, os, sys
+        from model_server import command
+        given = dict(model=sys.argv[1], runtime=sys.argv[2], settings={}, origins=[], parent=os.getpid())
+        os.environ[command.ENVIRONMENT] = json.dumps(given)
+        app = command.worker_app()
+        print(gc.get_freeze_count(), len(gc.get_objects()))"""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(model), str(tmp_path)],
+                          capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    left_out, looked_at = map(int, done.stdout.split())
+    assert left_out > 10 * looked_at
 
 
 # --- a new model --------------------------------------------------------------------------------------------------
