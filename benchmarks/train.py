@@ -88,7 +88,7 @@ def learners(data: SegData, size: int) -> dict[str, Learner]:
         "ours (default)": lambda: our_learner(data, size),
     }
     found = {name: make() for name, make in ways.items()}
-    for arch in ("light:resnet34", "unet:resnet34", "segformer:mit_b0"):
+    for arch in ("narrow:resnet34", "light:resnet34", "unet:resnet34", "segformer:mit_b0"):
         found[arch] = our_learner(data, size, arch=arch)
     return found
 

@@ -128,7 +128,7 @@ class TrainSettings:
     size: str = "64"                  # Pixels: 64, or height x width like 352x480; multiples of 32
     epochs: int = 8                   # Epochs in all
     minutes: float = 0.0              # Train for so many minutes instead, in epochs that fit; 0: as epochs says
-    arch: str = "light:resnet34"      # Architecture: light:resnet34, resnet34, unet:resnet18, unet:resnet34, ...
+    arch: str = "narrow:resnet34"     # Architecture: narrow:resnet34, resnet34, unet:resnet18, unet:resnet34, ...
     out: str = "Assets/Data~/models"  # Folder of the saved model
     resume: bool = False              # Go on where an interrupted training stopped?
     weights: str = ""                 # Saved model to start from (.safetensors), e.g. of a smaller size

@@ -220,13 +220,13 @@ SERIES = ['SegmentationLearner', 'GoBig', 'ONNX', 'RealImagePred']
 CPU = {'pairs': 4400, 'size': 256, 'parameters': {
     'SegmentationLearner': {'EPOCHS': 0, 'EPOCH_SIZE': 1000, 'BS': 16},
     'GoBig': {'SIZES': [128], 'MINUTES': [14], 'EPOCHS': [0], 'EPOCH_SIZE': 1000, 'BS': 32},
-    'ONNX': {'MODEL': 'light_resnet34_128'},
-    'RealImagePred': {'MODEL': 'light_resnet34_128'}}}
+    'ONNX': {'MODEL': 'narrow_resnet34_128'},
+    'RealImagePred': {'MODEL': 'narrow_resnet34_128'}}}
 GPU = {'pairs': 6000, 'size': 512, 'parameters': {
     'SegmentationLearner': {'EPOCHS': 30, 'EPOCH_SIZE': 0, 'BS': 64},
     'GoBig': {'SIZES': [128, 256, 512], 'MINUTES': [0, 0, 0], 'EPOCHS': [20, 12, 8], 'EPOCH_SIZE': 0, 'BS': 256},
-    'ONNX': {'MODEL': 'light_resnet34_512'},
-    'RealImagePred': {'MODEL': 'light_resnet34_512'}}}
+    'ONNX': {'MODEL': 'narrow_resnet34_512'},
+    'RealImagePred': {'MODEL': 'narrow_resnet34_512'}}}
 
 # %% ../../nbs/tools/06_series.ipynb #b8b5e286
 def recipe_values(
