@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['OpenImage', 'OpenMask', 'ExactImageBlock', 'ExactMaskBlock', 'check_size', 'affine_matrices', 'needed_halvings',
            'sample_images', 'affine', 'color_jitter', 'Augment', 'cache_folder', 'content_key', 'transform_settings',
-           'decoded', 'cache_files', 'seg_cache', 'rare_weights', 'weighted_order', 'SegDL', 'CachedDL',
-           'cached_loader', 'cached', 'TrainResize', 'resize_transforms', 'decoding_processes', 'seg_dataloaders',
-           'batch_images', 'show_batch']
+           'decoded', 'rare_weights', 'weighted_order', 'SegDL', 'CachedDL', 'cached_loader', 'cached', 'TrainResize',
+           'resize_transforms', 'decoding_processes', 'seg_dataloaders', 'batch_images', 'show_batch']
 
 # %% ../nbs/07_dataloaders.ipynb #97bc5f78
 import errno
@@ -15,13 +14,12 @@ import hashlib
 import math
 import os
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import partial
 from pathlib import Path
 
-from .core import SegError, atomic_path, seg_command  # before fastai, whose import warns
+from .core import SegError, atomic_path  # before fastai, whose import warns
 
 # isort: split
 import numpy as np
@@ -378,45 +376,6 @@ def decoded(
         return np.load(path, mmap_mode='c')
     return None
 
-# %% ../nbs/07_dataloaders.ipynb #96c24223
-def cache_files(
-    folder=None, # None: `cache_folder()`
-):
-    "The complete files of decoded pixels."
-    folder = Path(folder or cache_folder())
-    return sorted(path for path in folder.glob('*.npy') if not path.name.startswith('.'))
-
-# %% ../nbs/07_dataloaders.ipynb #8962893b
-def _abandoned_files(folder, seconds=24*3600):
-    "Unfinished files of decoded pixels that nobody has written to for `seconds`."
-    unfinished = Path(folder or cache_folder()).glob('.*.tmp.npy')
-    return [path for path in unfinished if time.time() - path.stat().st_mtime > seconds]
-
-# %% ../nbs/07_dataloaders.ipynb #6b6e3386
-def _megabytes(files):
-    "How many megabytes some files have together."
-    return sum(path.stat().st_size for path in files)/1e6
-
-# %% ../nbs/07_dataloaders.ipynb #dcdddf1e
-def _delete(files):
-    "Delete files; one that is gone already does not matter."
-    for path in files:
-        path.unlink(missing_ok=True)
-
-# %% ../nbs/07_dataloaders.ipynb #239aba5a
-@seg_command
-def seg_cache(
-    clear: bool = False, # Delete all of it?
-    folder: str = '',    # Another folder than the usual one
-):
-    "Show or clear the decoded pixels that trainings keep."
-    files = cache_files(folder)
-    megabytes = _megabytes(files)
-    if clear:
-        _delete([*files, *_abandoned_files(folder)])
-    where = 'deleted from' if clear else 'in'
-    print(f"{len(files)} decoded data sets, {megabytes:,.0f} MB, {where} {folder or cache_folder()}")
-
 # %% ../nbs/07_dataloaders.ipynb #6a1b463d
 def _shown_labels(counts, n_classes):
     "bool (n, labels): is a label in an image? Without the labels that are in none."
@@ -517,6 +476,23 @@ def _decode_item(dl, i):
     image, mask = (tensor.numpy() for tensor in dl.after_item(dl.dataset[i]))
     return np.dstack([image.transpose(1, 2, 0), mask])
 
+# %% ../nbs/07_dataloaders.ipynb #e9aa6215
+def _files_of(dl):
+    "The files of all pairs of a loader: image, mask, image, mask, ..."
+    return [path for pair in dl.dataset.items for path in (pair.image, pair.mask)]
+
+# %% ../nbs/07_dataloaders.ipynb #a4f37087
+def _decoded_pixels(dl, folder):
+    "uint8 memory map (n, height, width, 4) of a loader's images and masks; None where it cannot be kept."
+    height_width = _decode_item(dl, 0).shape[:2]
+    key = content_key(_files_of(dl), _pixel_settings(dl))
+    return decoded(key, len(dl.dataset), height_width, partial(_decode_item, dl), folder)
+
+# %% ../nbs/07_dataloaders.ipynb #0ca907c3
+def _fits_on_gpu(pixels, device):
+    "Is the device a GPU, and would the pixels take less than a third of its free memory?"
+    return device.type == 'cuda' and pixels.nbytes < torch.cuda.mem_get_info()[0]/3
+
 # %% ../nbs/07_dataloaders.ipynb #a887b206
 def cached_loader(
     dl,          # A `SegDL` over `Pair`s, whose items are images and masks of one size
@@ -524,15 +500,12 @@ def cached_loader(
 ):
     "The same loader with every pair decoded once; `dl` itself where the pixels cannot be kept."
     dl.after_item.split_idx = dl.dataset.split_idx  # as fastai does before an epoch
-    files = [path for pair in dl.dataset.items for path in (pair.image, pair.mask)]
-    size = _decode_item(dl, 0).shape[:2]
-    key = content_key(files, _pixel_settings(dl))
-    pixels = decoded(key, len(dl.dataset), size, partial(_decode_item, dl), folder)
+    pixels = _decoded_pixels(dl, folder)
     if pixels is None:
         return dl
     loader = dl.new(cls=CachedDL, num_workers=0)
     loader.pixels = torch.from_numpy(pixels)
-    if dl.device.type == 'cuda' and pixels.nbytes < torch.cuda.mem_get_info()[0]/3:
+    if _fits_on_gpu(pixels, dl.device):
         loader.pixels = loader.pixels.to(dl.device)
     return loader
 
@@ -584,6 +557,40 @@ def decoding_processes(
         return 0
     return min(8, os.cpu_count())
 
+# %% ../nbs/07_dataloaders.ipynb #eec55399
+def _measured_stats(data, indices):
+    "(mean, std) of the images of some pairs."
+    return channel_stats([data.pairs[i].image for i in indices])
+
+# %% ../nbs/07_dataloaders.ipynb #04fc520f
+def _item_transforms(size, cache_size, augmentation):
+    "Resizing to `size`; training images to `cache_size` where one is given and an augmentation brings them to `size`."
+    if cache_size and augmentation:
+        return resize_transforms(size, check_size(cache_size))
+    return resize_transforms(size, size)
+
+# %% ../nbs/07_dataloaders.ipynb #419b10d1
+def _batch_transforms(augmentation, stats):
+    "The augmentation, where there is one, and the normalization."
+    normalize = Normalize.from_stats(*stats)
+    return [augmentation, normalize] if augmentation else [normalize]
+
+# %% ../nbs/07_dataloaders.ipynb #bbe96be1
+def _data_block(data, held_out, item_tfms, batch_tfms):
+    "fastai's recipe from the `Pair`s of a `SegData` to batches; `held_out` are the indices to validate on."
+    return DataBlock(
+        blocks=(ExactImageBlock(), ExactMaskBlock(data.labels, data.decoder)),
+        splitter=IndexSplitter(held_out),
+        item_tfms=item_tfms,
+        batch_tfms=batch_tfms)
+
+# %% ../nbs/07_dataloaders.ipynb #dd4d806f
+def _training_weights(data, train, rare_sampling, counts):
+    "How often each training image is to be shown, from `rare_weights`; `counts` are made here where there are none."
+    if counts is None:
+        counts = mask_check(data)[0]
+    return rare_weights(counts[train], data.labels.n_classes, rare_sampling)
+
 # %% ../nbs/07_dataloaders.ipynb #07565b5f
 def seg_dataloaders(
     data,              # A `SegData`
@@ -604,24 +611,19 @@ def seg_dataloaders(
 
     They carry `labels`, `stats`, `size` and `split` for whoever saves a model.
     """
-    hw = check_size(size)
+    height_width = check_size(size)
     train, held_out = split_pairs(data, valid, seed, names)
-    stats = stats or channel_stats([data.pairs[i].image for i in train])
-    augmentation = _augmentation(augment, hw)
-    train_size = check_size(cache_size) if cache_size and augmentation else hw
-    normalize = Normalize.from_stats(*stats)
-    block = DataBlock(
-        blocks=(ExactImageBlock(), ExactMaskBlock(data.labels, data.decoder)),
-        splitter=IndexSplitter(held_out),
-        item_tfms=resize_transforms(hw, train_size),
-        batch_tfms=[augmentation, normalize] if augmentation else [normalize])
-    num_workers = decoding_processes(cache) if num_workers is None else num_workers
+    stats = stats or _measured_stats(data, train)
+    augmentation = _augmentation(augment, height_width)
+    item_tfms = _item_transforms(height_width, cache_size, augmentation)
+    block = _data_block(data, held_out, item_tfms, _batch_transforms(augmentation, stats))
+    if num_workers is None:
+        num_workers = decoding_processes(cache)
     dls = block.dataloaders(data.pairs, bs=min(bs, len(train)), val_bs=bs, num_workers=num_workers, dl_type=SegDL)
-    dls.labels, dls.stats, dls.size = data.labels, stats, hw
+    dls.labels, dls.stats, dls.size = data.labels, stats, height_width
     dls.split = split_record(data, held_out, split_rule(data, names), valid, seed)
     if rare_sampling:
-        counts = mask_check(data)[0] if counts is None else counts
-        dls.train.sample_weights = rare_weights(counts[train], data.labels.n_classes, rare_sampling)
+        dls.train.sample_weights = _training_weights(data, train, rare_sampling, counts)
     return cached(dls) if cache else dls
 
 # %% ../nbs/07_dataloaders.ipynb #05508ca5
@@ -639,6 +641,12 @@ def batch_images(
     pixels = (_denormalize(x, stats)*255).round().byte()
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
+# %% ../nbs/07_dataloaders.ipynb #c1d6b452
+def _first_pairs(dls, n):
+    "The first `n` images, uint8 (n, h, w, 3), and masks, uint8 (n, h, w), of a training batch."
+    x, y = dls.train.one_batch()
+    return batch_images(x[:n], dls.stats), y[:n].cpu().numpy().astype(np.uint8)
+
 # %% ../nbs/07_dataloaders.ipynb #bc4768dd
 def show_batch(
     dls,        # From `seg_dataloaders`
@@ -646,10 +654,9 @@ def show_batch(
     height=144, # Of each, in pixels
 ):
     "Pillow image: a training batch as the network gets it, image over mask, with a legend."
-    x, y = dls.train.one_batch()
-    images = batch_images(x[:n], dls.stats)
-    masks = y[:n].cpu().numpy().astype(np.uint8)
+    pixels, masks = _first_pairs(dls, n)
+    images = [Image.fromarray(image) for image in pixels]
     painted = [overlay(image, mask, dls.labels, 0.7) for image, mask in zip(images, masks, strict=True)]
-    batch = panel([[Image.fromarray(image) for image in images], painted], height=height)
-    names = legend(masks, dls.labels, 2*height + 4)
-    return panel([[batch, names]], height=2*height + 4)
+    batch = panel([images, painted], height=height)
+    names = legend(masks, dls.labels, batch.height)
+    return panel([[batch, names]], height=batch.height)

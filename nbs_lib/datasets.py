@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Pair', 'Unpaired', 'SegData', 'read_pair', 'image_files', 'Joined', 'join_pairs', 'unpaired_sentence', 'check_paired',
-           'match_pairs', 'pair_names', 'find_names', 'split_rule', 'text_lines', 'read_names', 'only_for_judging',
-           'split_pairs', 'split_record', 'held_out', 'same_pairs', 'channel_stats']
+           'pair_names', 'find_names', 'split_rule', 'text_lines', 'read_names', 'only_for_judging', 'split_pairs',
+           'names_hash', 'split_record', 'held_out', 'same_pairs', 'channel_stats']
 
 # %% ../nbs/03_datasets.ipynb #ef15adaa
 import hashlib
@@ -160,11 +160,13 @@ def _folder_of(files):
     return files[0].parent if files else Path("?")
 
 # %% ../nbs/03_datasets.ipynb #1664058c
-def _image_without_mask(file, pair, expected, left_masks):
-    "The `Unpaired` of an image; `pair` is the one of its name, or None."
+def _unpaired_of(file, lacks, expected, pair, others):
+    "The `Unpaired` of a file; `pair` is the one of its name, or None; its partner may be meant among `others`."
     if pair is None:
-        return _find_unpaired(file, "mask", expected, left_masks)
-    return Unpaired(file, "mask", pair.mask, twin=pair.image)
+        return _find_unpaired(file, lacks, expected, others)
+    if lacks == "mask":
+        return Unpaired(file, lacks, pair.mask, twin=pair.image)
+    return Unpaired(file, lacks, pair.image, twin=pair.mask)
 
 # %% ../nbs/03_datasets.ipynb #0bf1cd8e
 def _images_without_masks(left, masks, left_masks, partners, suffix):
@@ -173,15 +175,8 @@ def _images_without_masks(left, masks, left_masks, partners, suffix):
     found = []
     for file in left:
         expected = folder/f"{file.stem}{suffix}.png"
-        found.append(_image_without_mask(file, partners.get(file.stem), expected, left_masks))
+        found.append(_unpaired_of(file, "mask", expected, partners.get(file.stem), left_masks))
     return found
-
-# %% ../nbs/03_datasets.ipynb #17cfed94
-def _mask_without_image(file, pair, expected, left_images):
-    "The `Unpaired` of a mask; `pair` is the one of its name, or None."
-    if pair is None:
-        return _find_unpaired(file, "image", expected, left_images)
-    return Unpaired(file, "image", pair.image, twin=pair.mask)
 
 # %% ../nbs/03_datasets.ipynb #70443c10
 def _image_type(pairs):
@@ -196,7 +191,7 @@ def _masks_without_images(left, images, left_images, partners, suffix):
     for file in left:
         name = file.stem.removesuffix(suffix)
         expected = folder/f"{name}{image_type}"
-        found.append(_mask_without_image(file, partners.get(name), expected, left_images))
+        found.append(_unpaired_of(file, "image", expected, partners.get(name), left_images))
     return found
 
 # %% ../nbs/03_datasets.ipynb #474c1b11
@@ -280,19 +275,6 @@ def check_paired(
     first = unpaired[0]
     alike = [u for u in unpaired if u.lacks == first.lacks and not u.twin]
     raise SegError(unpaired_sentence(first, len(alike) - 1))
-
-# %% ../nbs/03_datasets.ipynb #87e0eb1d
-def match_pairs(
-    images,     # Image files
-    masks,      # Mask files
-    suffix="",  # What a mask's name has after its image's
-    group=None, # Function from an image's name to its room or sequence
-    split=None, # 'train', 'valid' or 'test' for all of them
-):
-    "Tuple of `Pair`, by name. Raises `SegError` naming the first file without a partner."
-    joined = join_pairs(images, masks, suffix, group, split)
-    check_paired(joined.unpaired)
-    return joined.pairs
 
 # %% ../nbs/03_datasets.ipynb #505b079d
 def _path_below(data, pair):
@@ -461,7 +443,9 @@ def split_pairs(
     return train, sorted(chosen)
 
 # %% ../nbs/03_datasets.ipynb #44530fa6
-def _names_hash(names):
+def names_hash(
+    names, # Iterable of names
+):
     "SHA-256 of a list of names, whatever their order."
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
@@ -480,7 +464,7 @@ def split_record(
 ):
     "What a model remembers of its split, as plain data: rule, valid (the share), seed, names and train_sha256."
     names, held = pair_names(data), set(valid)
-    trained = _names_hash(_trained_names(data, names, held))
+    trained = names_hash(_trained_names(data, names, held))
     held_names = sorted(names[i] for i in held)
     return {"rule": rule, "valid": share, "seed": seed, "names": held_names, "train_sha256": trained}
 

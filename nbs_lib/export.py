@@ -8,7 +8,7 @@ __all__ = ['OPSET', 'PARITY', 'QUANTIZATION', 'AGREEMENT', 'DICE_LOSS', 'ImageTo
            'torch_masks', 'compare_with_torch', 'net_batch', 'parity', 'told_in_file', 'set_metadata', 'versions',
            'provenance', 'make_manifest', 'save_proto', 'write_onnx', 'check_parity', 'milliseconds', 'median_ms',
            'CalibrationImages', 'spared_convolutions', 'quantized', 'quantize', 'check_same_labels', 'predict_both',
-           'compare_models', 'is_good_enough', 'spread_evenly', 'remove_int8', 'try_int8', 'write_int8',
+           'open_both', 'compare_models', 'is_good_enough', 'spread_evenly', 'remove_int8', 'try_int8', 'write_int8',
            'int8_manifest', 'keep_int8', 'model_name_of', 'export_onnx', 'held_out_in_training', 'export_int8',
            'export_sentence', 'int8_sentence', 'seg_export']
 
@@ -407,6 +407,17 @@ def predict_both(
         answers = zip(pairs, first.batch(images), second.batch(images), strict=True)
         yield from ((target, a.mask, b.mask) for (_, target), a, b in answers)
 
+# %% ../nbs/16_export.ipynb #dc9c3066
+def open_both(
+    path,  # ONNX file
+    other, # Another of the same labels
+    data,  # A `SegData`
+):
+    "The two `Predictor`s; `SegError` unless the data have their labels."
+    first, second = Predictor(path), Predictor(other)
+    check_same_labels(first, data)
+    return first, second
+
 # %% ../nbs/16_export.ipynb #f3111a4d
 def compare_models(
     path,    # ONNX file
@@ -415,16 +426,15 @@ def compare_models(
     indices, # Which pairs
 ):
     "{agreement: share of pixels with the same label, dice: [of the first, of the second], pictures: how many}"
-    first, second = Predictor(path), Predictor(other)
-    check_same_labels(first, data)
-    labels = data.labels
-    matrices = np.zeros((2, labels.n_classes, labels.n_classes), np.int64)
+    first, second = open_both(path, other, data)
+    n = data.labels.n_classes
+    matrices = np.zeros((2, n, n), np.int64)
     same = total = 0
     for target, *masks in predict_both(first, second, data, indices):
         same += int((masks[0] == masks[1]).sum())
         total += target.size
-        matrices += [confusion_matrix(mask, target, labels.n_classes) for mask in masks]
-    dice = [scores(matrix, labels.background)['dice'] for matrix in matrices]
+        matrices += [confusion_matrix(mask, target, n) for mask in masks]
+    dice = [scores(matrix, data.labels.background)['dice'] for matrix in matrices]
     return dict(agreement=same/total, dice=dice, pictures=len(indices))
 
 # %% ../nbs/16_export.ipynb #11d359a7

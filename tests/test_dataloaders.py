@@ -19,7 +19,8 @@ from fastai.data.transforms import IndexSplitter, IntToFloatTensor  # noqa: E402
 from fastai.vision.augment import Resize, ResizeMethod  # noqa: E402
 
 from nbs_lib import dataloaders  # noqa: E402
-from nbs_lib.dataloaders import OpenImage, OpenMask, decoded, seg_cache, seg_dataloaders  # noqa: E402
+from nbs_lib.dataloaders import OpenImage, OpenMask, decoded, seg_dataloaders  # noqa: E402
+from nbs_lib.tools.cache import seg_cache  # noqa: E402
 from nbs_lib.tools.examples import example_rooms  # noqa: E402
 
 

@@ -7,8 +7,8 @@ __all__ = ['neighbor_offsets', 'shifted_views', 'check_unit_range', 'ties', 'add
            'soft_ncut', 'convolution', 'conv_block', 'down_blocks', 'up_blocks', 'UNet', 'WNet', 'resized',
            'crop_square', 'random_square', 'random_batch', 'wnet_loss', 'check_loss', 'update', 'check_recipe',
            'read_checkpoint', 'restore_weights', 'restore', 'write_checkpoint', 'make_optimizers', 'cosine_lr',
-           'describe_files', 'step_batch', 'train_step', 'start_history', 'train_wnet', 'net_input', 'as_pixels',
-           'run_wnet', 'psnr']
+           'describe_files', 'step_batch', 'train_step', 'start_history', 'is_checkpoint_due', 'train_wnet',
+           'net_input', 'as_pixels', 'run_wnet', 'psnr']
 
 # %% ../../nbs/experiments/00_wnet.ipynb #5db06804
 import math
@@ -387,6 +387,15 @@ def start_history(
         return restore(checkpoint, *state)
     return []
 
+# %% ../../nbs/experiments/00_wnet.ipynb #7ae4b099
+def is_checkpoint_due(
+    done,   # Steps that are done
+    every,  # Steps between two checkpoints
+    *lasts, # Steps after which the training ends or pauses
+):
+    "Is a checkpoint to be written now?"
+    return done % every == 0 or done in lasts
+
 # %% ../../nbs/experiments/00_wnet.ipynb #a09c422d
 def train_wnet(
     model,           # A `WNet`
@@ -412,8 +421,7 @@ def train_wnet(
     model.train()
     for step in range(len(history), min(steps, stop or steps)):
         history.append(train_step(model, optimizers, files, recipe, step))
-        done = len(history)
-        if checkpoint and (done % every == 0 or done in (steps, stop)):
+        if checkpoint and is_checkpoint_due(step + 1, every, steps, stop):
             write_checkpoint(checkpoint, recipe, history, model, optimizers)
     model.eval()
     return history

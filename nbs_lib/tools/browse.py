@@ -185,11 +185,17 @@ def _shape_features(rows, columns, box, shape):
     "float (7,): size, place and shape of a region, as shares of the image."
     left, top, right, bottom = box
     height, width = shape
-    wide, high = right - left, bottom - top
-    size = [np.log(len(rows)/(height*width))]
-    place = [rows.mean()/height, columns.mean()/width]
-    form = [np.log(high/wide), len(rows)/(high*wide)]
-    return np.array([*size, *place, *form, top/height, bottom/height])
+    box_width, box_height = right - left, bottom - top
+    n = len(rows)
+    return np.array([
+        np.log(n/(height*width)),
+        rows.mean()/height,
+        columns.mean()/width,
+        np.log(box_height/box_width),
+        n/(box_height*box_width),
+        top/height,
+        bottom/height,
+    ])
 
 # %% ../../nbs/tools/02_browse.ipynb #b5d94304
 def _features(rows, columns, box, prediction, n_classes):

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
+from ..alignment import MAX_INTERPOLATION, edge_map, interpolation_score
 from ..check import value_counts
 from ..core import SegError
 from ..datasets import Pair, SegData
 from ..labels import IGNORE
 from ..masks import decode_mask, final_values, index_values, mask_values, open_image, other_readings
+from .misalignment import Misalignment, misalignment
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #f355ccec
 @dataclass(frozen=True)
@@ -374,6 +375,12 @@ def _is_one_color(small, gray):
     "Is a reduced image nearly one color? `gray` are the gray levels of its tiny version, which are looked at first."
     return gray.std() < 3 and np.std(small.convert('L')) < 3
 
+# %% ../../nbs/tools/09_pair_checks.ipynb #eb46dc36
+def _one_color_finding(data, pair):
+    "The `Finding` about an image that is nearly one color."
+    what, remedy = "the image is nearly one color", "look at it: a black or white frame teaches nothing"
+    return finding_about(data, [pair.image], 'one colour', 'warning', what, remedy, 'quarantine')
+
 # %% ../../nbs/tools/09_pair_checks.ipynb #b38235d0
 def judge_image(
     data,  # A `SegData`
@@ -387,8 +394,7 @@ def judge_image(
     facts.tiny = np.asarray(small.resize((17, 16), Image.Resampling.BOX), np.int16)
     gray = facts.tiny @ LUMA
     if _is_one_color(small, gray):
-        what, remedy = "the image is nearly one color", "look at it: a black or white frame teaches nothing"
-        facts.findings.append(finding_about(data, [pair.image], 'one colour', 'warning', what, remedy, 'quarantine'))
+        facts.findings.append(_one_color_finding(data, pair))
         return
     facts.signature = (gray[:, 1:] > gray[:, :-1]).ravel()
     if mask is not None:

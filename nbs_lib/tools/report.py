@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..alignment import misalignment_limit
 from ..check import label_table
 from ..core import SegError, atomic_path, seg_command, show_progress, write_json
 from ..datasets import SegData, only_for_judging, split_pairs, unpaired_sentence
 from ..layouts import find_pairs
 from ..masks import decode_mask, open_image, read_image
+from .misalignment import misalignment_limit
 from .pair_checks import Finding, examine_pair, finding_about, relative
 
 # %% ../../nbs/tools/00_report.ipynb #2156fb42

@@ -380,6 +380,11 @@ def _run_and_stamp(path, values, now, known):
     made = changed_files(old, models_state(models), known)
     return {'fingerprint': now, 'made': {name: model_hash(models/name) for name in made}}
 
+# %% ../../nbs/tools/06_series.ipynb #d83b3ce5
+def _read_stamp(file):
+    "The stamp of a notebook's last run; empty where there is none."
+    return read_json(file, 'delete it') if file.exists() else {}
+
 # %% ../../nbs/tools/06_series.ipynb #0cacb044
 def run_if_stale(
     name,   # Notebook, without its ending
@@ -391,7 +396,7 @@ def run_if_stale(
     path, file = Path(f'{name}.ipynb'), RUNS/f'{name}.json'
     values = recipe_values(path, gpu)
     now = fingerprint(path, values, DATA, before)
-    stamp = read_json(file, 'delete it') if file.exists() else {}
+    stamp = _read_stamp(file)
     if not force and is_up_to_date(stamp, now, Path(DATA)/'models'):
         print(f"{name} is up to date")
         return stamp
