@@ -53,7 +53,7 @@ def raw_answer(error: APIError) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + error.body
 
 
-class Counted:
+class CountedConnection:
     """What both protocols do for `Connections`: they are in it while they are open, and can be closed by it.
 
     Comes before uvicorn's class among the bases.
@@ -61,8 +61,8 @@ class Counted:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.table: Connections = self.app_state[CONNECTIONS]
-        self.limits = self.table.settings
+        self.registry: Connections = self.app_state[CONNECTIONS]
+        self.limits = self.registry.settings
         self.since = time.monotonic()
         self.answered = False
 
@@ -73,7 +73,7 @@ class Counted:
 
     def connection_lost(self, error: Exception | None) -> None:
         "Forget the connection."
-        self.table.discard(self)
+        self.registry.discard(self)
         super().connection_lost(error)
 
     def unsent(self) -> int:
@@ -89,7 +89,7 @@ class HeadTooLarge(Exception):
     "Raised within the parser, which ends the request."
 
 
-class BoundedHttpProtocol(Counted, HttpToolsProtocol):
+class BoundedHttpProtocol(CountedConnection, HttpToolsProtocol):
     "One HTTP connection."
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,7 +102,7 @@ class BoundedHttpProtocol(Counted, HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         "Let a connection in, or say that the server is full."
         super().connection_made(transport)
-        if not self.table.admit(self):
+        if not self.registry.admit(self):
             self.refuse(APIError(503, "too many connections are open; try again in 1 s", "connections", 1))
 
     # what `Connections` asks
@@ -202,11 +202,11 @@ class BoundedHttpProtocol(Counted, HttpToolsProtocol):
             self.since = time.monotonic()
         super().on_response_complete()
         if self.unsent():
-            self.table.drop_unsent()
+            self.registry.drop_unsent()
 
     def handle_websocket_upgrade(self) -> None:
         "Hand the connection over to a `BoundedWebSocketProtocol`."
-        self.table.discard(self)
+        self.registry.discard(self)
         super().handle_websocket_upgrade()
 
     def _count_head(self, size: int) -> None:
@@ -240,7 +240,7 @@ class RateLimit:
         return max(0.0, -self.left / self.rate)
 
 
-class BoundedWebSocketProtocol(Counted, WebSocketsSansIOProtocol):
+class BoundedWebSocketProtocol(CountedConnection, WebSocketsSansIOProtocol):
     """One stream.
 
     What comes is parsed in slices, one in a turn of the event loop, and only while the application has taken the last
@@ -258,7 +258,7 @@ class BoundedWebSocketProtocol(Counted, WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         "Take the connection over from HTTP."
         super().connection_made(transport)
-        self.table.admit(self)
+        self.registry.admit(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         "Forget what was not parsed."

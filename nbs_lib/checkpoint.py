@@ -24,9 +24,9 @@ from fastcore.foundation import L
 from safetensors.torch import load_file, save_file
 
 from . import __version__
-from .dataloaders import content_key
 from .datasets import names_hash
 from .models import build_model, plain_model
+from .pixel_cache import content_key
 
 # %% ../nbs/11_checkpoint.ipynb #04c08080
 def _without_suffix(path):

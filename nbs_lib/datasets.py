@@ -293,22 +293,22 @@ def pair_names(
     return [pair.name if count[pair.name] == 1 else _path_below(data, pair) for pair in data.pairs]
 
 # %% ../nbs/03_datasets.ipynb #705e6005
-def _too_many(data, name, found):
+def _ambiguous_name(data, name, found):
     "The `SegError` where a name belongs to several pairs."
     paths = [_path_below(data, data.pairs[i]) for i in found]
     return SegError(f"{name!r} may be {paths[0]} and {paths[1]} in {data.root}; give the path")
 
 # %% ../nbs/03_datasets.ipynb #2714c680
-def _the_only(data, name, found):
+def _single_index(data, name, found):
     "The only index in `found`, the places of a name; `SegError` where there is none, or several."
     if not found:
         raise SegError(f"{name!r} is not among the {len(data)} images of {data.root}")
     if len(found) > 1:
-        raise _too_many(data, name, found)
+        raise _ambiguous_name(data, name, found)
     return found[0]
 
 # %% ../nbs/03_datasets.ipynb #0ea4f68b
-def _places(data):
+def _indices_by_name(data):
     "{name: indices of its pairs}, both for the name of an image and for its path."
     found = {}
     for i, pair in enumerate(data.pairs):
@@ -322,8 +322,8 @@ def find_names(
     names, # Names as in `pair_names`; a path below the data set's folder is always understood
 ):
     "{name: index of its pair}; `SegError` where a name belongs to no pair, or to several."
-    places = _places(data)
-    return {name: _the_only(data, name, places.get(name, [])) for name in names}
+    places = _indices_by_name(data)
+    return {name: _single_index(data, name, places.get(name, [])) for name in names}
 
 # %% ../nbs/03_datasets.ipynb #7c39a856
 def _are_grouped(data):

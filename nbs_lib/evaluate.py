@@ -8,7 +8,7 @@ __all__ = ['OTHER', 'MAPPING_HEADER', 'MAPPINGS_FOLDER', 'OLD_MAPPINGS', 'name_s
            'read_mapping', 'shipped_mappings', 'find_mapping', 'check_no_overlap', 'mapped_classes', 'class_labels',
            'target_classes', 'answer_classes', 'mapped_scoring', 'read_showing', 'batch_matrix', 'batches_showing',
            'evaluate', 'class_means', 'summarize', 'model_facts', 'result_facts', 'eval_report', 'unmapped_sentence',
-           'scores_sentence', 'print_report', 'choose_scoring', 'honest_indices', 'asked_for', 'score_pairs',
+           'scores_sentence', 'print_report', 'choose_scoring', 'held_out_indices', 'scoring_options', 'score_pairs',
            'seg_eval']
 
 # %% ../nbs/17_evaluate.ipynb #bc07ed60
@@ -156,7 +156,7 @@ def shipped_mappings():
 
 # %% ../nbs/17_evaluate.ipynb #d5ac420c
 def find_mapping(
-    name, # Of a shipped mapping, or a file
+    name, # Name of a shipped mapping, or a file
 ):
     "{data label: set of model labels}; `SegError` where there is no such mapping."
     name = OLD_MAPPINGS.get(str(name), str(name))
@@ -294,7 +294,7 @@ def evaluate(
         if progress:
             progress(done, len(indices))
     if not n:
-        raise SegError(f"no picture of {data.root} shows {only}; there is nothing to score")
+        raise SegError(f"no image of {data.root} shows {only}; there is nothing to score")
     return matrix, n
 
 # %% ../nbs/17_evaluate.ipynb #44dc3767
@@ -396,7 +396,7 @@ def choose_scoring(
     return plain_scoring(predictor.labels, data.labels)
 
 # %% ../nbs/17_evaluate.ipynb #a8516cef
-def honest_indices(
+def held_out_indices(
     predictor,  # A `Predictor`
     data,       # A `SegData`
     valid=None, # Draw the split again, with this share held out
@@ -408,7 +408,7 @@ def honest_indices(
     return honest.indices, dict(part='validation', held_out='remembered' if honest.remembered else 'drawn again')
 
 # %% ../nbs/17_evaluate.ipynb #3aefa319
-def asked_for(
+def scoring_options(
     only,    # Name of a data label, or ''
     mapping, # Name of a mapping or a file, or ''
     fit,     # Resize mode
@@ -425,7 +425,7 @@ def score_pairs(
     data,      # A `SegData`
     scoring,   # A `Scoring`
     indices,   # Which pairs; None: all
-    how,       # From `asked_for`
+    how,       # From `scoring_options`
 ):
     "Score, print and return the `eval_report`."
     progress = partial(show_progress, what='images', step=8)
@@ -450,12 +450,12 @@ def seg_eval(
     provider: str = 'cpu',       # Execution provider: cpu, cuda, openvino …
 ):
     "Score an exported model on labelled images, at their own size."
-    how = asked_for(only, mapping, fit)  # a wrong name is said before the model is loaded
+    how = scoring_options(only, mapping, fit)  # a wrong name is said before the model is loaded
     predictor, pairs = Predictor(model, provider), find_pairs(data, layout)
     scoring = choose_scoring(predictor, pairs, mapping)
     indices = None
     if valid_only:
-        indices, facts = honest_indices(predictor, pairs, valid, seed)
+        indices, facts = held_out_indices(predictor, pairs, valid, seed)
         how |= facts
     result = score_pairs(predictor, pairs, scoring, indices, how)
     if report:

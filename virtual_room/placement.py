@@ -60,13 +60,13 @@ class Layout:
     def _leaves_bounds(self, o: SceneObject) -> bool:
         return bool((o.footprint < self.low).any() or (o.footprint > self.high).any())
 
-    def clear_of_others(self, o: SceneObject, gap: float, but: int = -1) -> bool:
-        "Apart from all objects other than number `but`; rugs and the shell of the room are no obstacle"
+    def clear_of_others(self, o: SceneObject, gap: float, ignored: int = -1) -> bool:
+        "Apart from all objects other than number `ignored`; rugs and the shell of the room are no obstacle"
         x, y, radius, low, high = _reach_of(o)
         reach = self._reach
         close = np.hypot(reach[:, 0] - x, reach[:, 1] - y) < reach[:, 2] + radius + gap
         near = (reach[:, 3] < high) & (reach[:, 4] > low) & close
-        return all(apart(o, self.objects[i], gap) for i in np.flatnonzero(near) if i != but)
+        return all(apart(o, self.objects[i], gap) for i in np.flatnonzero(near) if i != ignored)
 
     def add(self, o: SceneObject) -> int:
         "Put the object into the room as it is; its index"

@@ -132,10 +132,10 @@ def _grid(rows: int, columns: int) -> np.ndarray:
 def soft(power: float = 1.0, around: int = 14, up: int = 8) -> Mesh:
     "A superellipsoid: power 1 is a ball, smaller ones come near a cushion or a box"
     longitude, latitude = _sphere_angles(around, up)
-    flat = _bent(np.cos(latitude), power)
-    x = flat * _bent(np.cos(longitude), power)
-    y = flat * _bent(np.sin(longitude), power)
-    z = _bent(np.sin(latitude), power)
+    flat = _signed_power(np.cos(latitude), power)
+    x = flat * _signed_power(np.cos(longitude), power)
+    y = flat * _signed_power(np.sin(longitude), power)
+    z = _signed_power(np.sin(latitude), power)
     unit = np.stack([x, y, z], 1) / 2
     uv = np.stack([longitude / 2 / np.pi, latitude / np.pi + .5], 1)
     return as_mesh(unit, _soft_normals(unit, power), uv, _grid(up, around))
@@ -154,7 +154,7 @@ def _soft_normals(unit: np.ndarray, power: float) -> np.ndarray:
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
-def _bent(values: np.ndarray, power: float) -> np.ndarray:
+def _signed_power(values: np.ndarray, power: float) -> np.ndarray:
     "A power that keeps the sign"
     return np.sign(values) * np.abs(values) ** power
 

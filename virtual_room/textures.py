@@ -376,15 +376,20 @@ def _clock(rng: Rng, size: int = 128) -> np.ndarray:
     ground, ink = (30, 235) if is_dark else (245, 25)
     image = Image.new("L", (size, size), ground)
     draw = ImageDraw.Draw(image)
-    for hour in range(12):
-        start, width = (.76, 3) if hour % 3 else (.68, 6)
-        draw.line(_spoke(size, hour * np.pi / 6, start, .88), fill=ink, width=width)
+    _draw_ticks(draw, size, ink)
     time = rng.uniform(0, 12)
     hour_hand = _spoke(size, time * np.pi / 6, 0, .5)
     minute_hand = _spoke(size, time % 1 * 2 * np.pi, 0, .76)
     draw.line(hour_hand, fill=ink, width=7)
     draw.line(minute_hand, fill=ink, width=4)
     return np.asarray(image) / 255
+
+
+def _draw_ticks(draw: ImageDraw.ImageDraw, size: int, ink: int) -> None:
+    "A tick an hour, a longer one every three hours"
+    for hour in range(12):
+        start, width = (.76, 3) if hour % 3 else (.68, 6)
+        draw.line(_spoke(size, hour * np.pi / 6, start, .88), fill=ink, width=width)
 
 
 def _spoke(size: int, turn: float, *radii: float) -> list[tuple[float, float]]:

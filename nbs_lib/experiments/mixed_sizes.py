@@ -22,7 +22,8 @@ from fastai.vision.core import PILImage, PILMask
 from fasttransform import Transform
 from PIL import Image
 
-from ..dataloaders import Augment, OpenImage, OpenMask, decoding_processes
+from ..augment import Augment
+from ..dataloaders import OpenImage, OpenMask, decoding_processes
 from ..datasets import channel_stats, split_pairs, split_record, split_rule
 from ..labels import IGNORE
 from ..masks import read_image

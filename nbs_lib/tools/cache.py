@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ..core import seg_command
-from ..dataloaders import cache_folder
+from ..pixel_cache import cache_folder
 
 # %% ../../nbs/tools/05_cache.ipynb #96c24223
 def cache_files(

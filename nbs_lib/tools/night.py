@@ -339,7 +339,7 @@ class Network:
     arch: str                # Architecture, see `nbs_lib.models`
     steps: tuple[Step, ...]  # Smallest size first
     images: int = 32         # Images a batch at 64 px; fewer in proportion to the side
-    seed: int = 0            # Of weights and order
+    seed: int = 0            # Seed of weights and order
 
 # %% ../../nbs/tools/10_night.ipynb #d17deda3
 def batch_at(
@@ -458,7 +458,7 @@ def room_figures(
 
 # %% ../../nbs/tools/10_night.ipynb #4ae1c7bc
 def room_job(
-    name,       # Of the job
+    name,       # Name of the job
     rooms,      # A `RoomSet`
     make_rooms, # Like `generate_rooms`
 ):
@@ -493,7 +493,7 @@ def half_precision(
 def write_parts(
     file,                 # A file
     folder,               # Where NAME.000, NAME.001, ... are written
-    name,                 # Of the parts
+    name,                 # Name of the parts
     part_bytes=PART_BYTES, # Largest size of a part
 ):
     "Cut a file into parts; returns their names."
@@ -644,7 +644,7 @@ HELD_OUT_SEED = 1_000_000  # no training uses it
 
 def held_out_job(
     settings,   # A `NightSettings`
-    size,       # Of the images, in pixels
+    size,       # Size of the images, in pixels
     make_rooms, # Like `generate_rooms`
 ):
     "The `Job` of drawing the rooms that all sizes are scored on."
@@ -665,8 +665,8 @@ def room_sizes(
 # %% ../../nbs/tools/10_night.ipynb #1a0ab463
 def drawing_jobs(
     numbers,    # How many rooms at each size, from `room_numbers`
-    folder,     # Of all rooms
-    size,       # Of the images, in pixels
+    folder,     # Folder of all rooms
+    size,       # Size of the images, in pixels
     make_rooms, # Like `generate_rooms`
 ):
     "A `Job` of drawing rooms to train on for each of the numbers; each goes on where the one before stopped."
@@ -731,7 +731,7 @@ VOC_SIZES = (128, 256)
 PHOTO_ARCH = "unet:resnet34"
 
 def folder_jobs(
-    name,     # Of the network
+    name,     # Name of the network
     folder,   # The data set
     sizes,    # Sizes, smallest first
     settings, # A `NightSettings`
@@ -763,7 +763,7 @@ def gpu_networks(
 # %% ../../nbs/tools/10_night.ipynb #a0c67407
 def gpu_hours(
     wanted, # Names of networks
-    hours,  # Of training in all
+    hours,  # Hours of training in all
 ):
     "{name: hours} for all networks; those that are wanted share the hours."
     total = sum(GPU_SHARES[name] for name in wanted)
@@ -784,7 +784,7 @@ def only_jobs(
 # %% ../../nbs/tools/10_night.ipynb #14d0b6a5
 def gpu_jobs(
     settings,   # A `NightSettings`
-    hours,      # Of training in all
+    hours,      # Hours of training in all
     make_rooms, # Like `generate_rooms`
 ):
     "The jobs of a day on a GPU."

@@ -304,7 +304,7 @@ def _palette_colors(image):
     return list(zip(flat[::3], flat[1::3], flat[2::3]))
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #e34d15d0
-def _repainted(facts):
+def _values_and_painted_labels(facts):
     "[(value, the label whose color it has)] for the values of a palette image; empty where a color is no label's."
     labels, palette = facts.data.labels, _palette_colors(facts.image)
     by_color = {color: value for value, color in enumerate(labels.colors)}
@@ -326,7 +326,7 @@ def check_palette(facts):
     "Palette images whose numbers are read, and whose colors say something else."
     if facts.image.mode != 'P' or facts.data.decoder != 'value' or len(facts.unknown):
         return
-    for value, painted in _repainted(facts):
+    for value, painted in _values_and_painted_labels(facts):
         if value != painted:
             yield _painted_finding(facts, value, painted)
             return
@@ -433,7 +433,7 @@ def _upright_rgb(image):
     return image if image.mode == 'RGB' else image.convert('RGB')
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #cfb95534
-def _sizes_differ(data, pair, mask, image):
+def _sizes_finding(data, pair, mask, image):
     "The `Finding` about an image and a mask of different size."
     what = f"the mask is {mask.width}×{mask.height}, its image {image.width}×{image.height}"
     remedy = "bring both to one size, the mask with nearest neighbor, or remove the pair"
@@ -452,10 +452,10 @@ def _examine(data, pair, facts):
     if stored is None or image.size == stored.size:
         judge_image(data, pair, image, mask, facts)
     else:
-        facts.findings.append(_sizes_differ(data, pair, stored, image))
+        facts.findings.append(_sizes_finding(data, pair, stored, image))
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #fbce1c2f
-def _failed(data, pair, error):
+def _failure_finding(data, pair, error):
     "The `Finding` about a pair whose examination failed."
     what = f"could not be examined ({type(error).__name__}: {error})"
     files, remedy = [pair.mask, pair.image], "replace both files, or remove the pair"
@@ -471,7 +471,7 @@ def examine_pair(
     try:
         _examine(data, pair, facts)
     except Exception as error:
-        facts.findings.append(_failed(data, pair, error))
+        facts.findings.append(_failure_finding(data, pair, error))
     if any(finding.severity == 'error' for finding in facts.findings):
         facts.counts[:] = 0
     return facts
