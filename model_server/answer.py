@@ -58,24 +58,28 @@ def regions(mask: np.ndarray, confidence: np.ndarray | None = None) -> list[Regi
     begin, length = _runs(mask)
     value = mask.ravel()[begin]
     y, x = np.divmod(begin, mask.shape[1])
-
-    def sum_by_value(of_run: np.ndarray) -> np.ndarray:
-        "Sum of a number of each run, for each of the 256 values."
-        return np.bincount(value, of_run, 256)
-
-    pixels = sum_by_value(length)
-    sum_x = sum_by_value(length * (x + (length - 1) / 2))
-    sum_y = sum_by_value(length * y)
+    pixels = _sum_by_value(value, length)
+    sum_x = _sum_by_value(value, length * (x + (length - 1) / 2))
+    sum_y = _sum_by_value(value, length * y)
     sum_sure = pixels
     if confidence is not None:
-        sum_sure = sum_by_value(np.add.reduceat(confidence.ravel(), begin, dtype=np.int64)) / 255
+        sum_sure = _sum_by_value(value, _sum_of_runs(confidence, begin)) / 255
+    return [_region(v, pixels[v], sum_x[v], sum_y[v], sum_sure[v]) for v in np.flatnonzero(pixels)]
 
-    def region(v: int) -> Region:
-        "What the sums say about one value."
-        n = pixels[v]
-        return Region(int(v), int(n), float(sum_x[v] / n), float(sum_y[v] / n), float(sum_sure[v] / n))
 
-    return [region(v) for v in np.flatnonzero(pixels)]
+def _sum_by_value(value: np.ndarray, of_run: np.ndarray) -> np.ndarray:
+    "The sums, for each of the 256 values, of a number of each run; `value` is each run's."
+    return np.bincount(value, of_run, 256)
+
+
+def _sum_of_runs(image: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    "int64 (runs,): the sum of the pixels of each run."
+    return np.add.reduceat(image.ravel(), begin, dtype=np.int64)
+
+
+def _region(value: int, pixels: float, sum_x: float, sum_y: float, sum_sure: float) -> Region:
+    "What the sums over the pixels of a value say about it."
+    return Region(int(value), int(pixels), float(sum_x / pixels), float(sum_y / pixels), float(sum_sure / pixels))
 
 
 def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

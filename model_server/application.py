@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from model_server.service import Service
 from model_server.settings import DEFAULTS, Settings
 from model_server.uvicorn_protocols import CONNECTIONS
 from nbs_lib.predict import Predictor
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]
 
 EXPOSED_HEADERS = ["Server-Timing", "X-Model", "X-Mask-Width", "X-Mask-Height", "Retry-After"]
 
@@ -39,11 +41,22 @@ def make_app(
     temporary = None if runtime else tempfile.TemporaryDirectory(prefix="seg_serve-")
     folder = Path(runtime or temporary.name)
     service = make_service(model, settings, folder, provider, threads)
+    title = "SegmentationLearner model server"
+    app = FastAPI(title=title, version="1", lifespan=make_lifespan(service, temporary), docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.state.streams = Counter()  # open streams of each address
+    app.include_router(router)
+    add_error_handlers(app)
+    add_middleware(app, service)
+    return app
 
+
+def make_lifespan(service: Service, temporary: tempfile.TemporaryDirectory | None) -> Lifespan:
+    "What starts and ends with the application; `temporary` is removed at the end."
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         "What runs beside the requests."
-        connections = Connections(settings)
+        connections = Connections(service.settings)
         tasks = [asyncio.create_task(work) for work in (service.warm_up(), service.follow(), connections.watch())]
         yield {CONNECTIONS: connections}
         for task in tasks:
@@ -52,14 +65,7 @@ def make_app(
         if temporary:
             temporary.cleanup()
 
-    title = "SegmentationLearner model server"
-    app = FastAPI(title=title, version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.service = service
-    app.state.streams = Counter()  # open streams of each address
-    app.include_router(router)
-    add_error_handlers(app)
-    add_middleware(app, service)
-    return app
+    return lifespan
 
 
 def make_service(

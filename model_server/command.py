@@ -48,6 +48,11 @@ def worker_app() -> FastAPI:
     return app
 
 
+def tell_workers(**given: Any) -> None:
+    "Write what `worker_app` reads into the environment."
+    os.environ[ENVIRONMENT] = json.dumps(given)
+
+
 def end_with(parent: int, runtime: str) -> None:
     "End this process when the one that started it is gone, killed for instance: a worker would keep the port."
     def watch() -> None:
@@ -155,6 +160,19 @@ def run_server(app_or_name: FastAPI | str, settings: Settings, **options: Any) -
     uvicorn.run(app_or_name, log_level="warning", **server_options(settings), **options)
 
 
+def serve_workers(settings: Settings, runtime: str, host: str, port: int, workers: int) -> None:
+    "Serve what the environment says: a single worker in this process, several in processes of their own."
+    app = checked_app()
+    say_where(app, host, port, workers)
+    if workers == 1:
+        run_server(app, settings, host=host, port=port)
+        return
+    del app  # its memory is the workers' now
+    os.environ[SHARED_FOLDER] = runtime
+    name = "model_server.command:worker_app"
+    run_server(name, settings, host=host, port=port, factory=True, workers=workers)
+
+
 @seg_command
 def seg_serve(
     model: str = "",          # ONNX file written by seg_export; empty: the newest in Assets/Data~/models
@@ -174,7 +192,7 @@ def seg_serve(
     exit_on_signals()
     settings = dict(token=token or os.environ.get("SEG_SERVE_TOKEN", ""), waiting=waiting, deadline=deadline)
     with tempfile.TemporaryDirectory(prefix="seg_serve-") as runtime:
-        given = dict(
+        tell_workers(
             model=model,
             settings=settings,
             origins=[origin for origin in origins.split(",") if origin],
@@ -183,16 +201,7 @@ def seg_serve(
             threads=max(1, usable_threads() // workers),
             parent=os.getpid(),
         )
-        os.environ[ENVIRONMENT] = json.dumps(given)
-        app = checked_app()
-        say_where(app, host, port, workers)
-        if workers == 1:
-            run_server(app, Settings(**settings), host=host, port=port)
-            return
-        del app
-        os.environ[SHARED_FOLDER] = runtime
-        name = "model_server.command:worker_app"
-        run_server(name, Settings(**settings), host=host, port=port, factory=True, workers=workers)
+        serve_workers(Settings(**settings), runtime, host, port, workers)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,6 @@ def _check_count(parts: Iterator, max_parts: int) -> list:
     for part in parts:
         found.append(part)
         if len(found) > max_parts:
-            sentence = f"the picture has more than {max_parts} parts; save it again with another program"
+            sentence = f"the image has more than {max_parts} parts; save it again with another program"
             raise APIError(413, sentence, "parts")
     return found

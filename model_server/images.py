@@ -27,7 +27,7 @@ def decode_base64(text: str) -> bytes:
             raise ValueError
         return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
     except ValueError:
-        sentence = ("image64 is not strict base64; send the picture's bytes in standard base64 with padding, "
+        sentence = ("image64 is not strict base64; send the image's bytes in standard base64 with padding, "
                     "without line breaks or a data: prefix")
         raise APIError(400, sentence, "base64") from None
 
@@ -38,7 +38,7 @@ def decode_image(data: bytes, settings: Settings = DEFAULTS) -> Image.Image:
     `APIError` 413 for one that is too large or takes too long, 415 for another format, 400 for a damaged one.
     """
     if not data:
-        raise APIError(400, "the picture is empty; send the bytes of a PNG, JPEG or WebP file", "empty")
+        raise APIError(400, "the image is empty; send the bytes of a PNG, JPEG or WebP file", "empty")
     scans = count_scans(data, settings.max_parts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the stricter limit
@@ -53,16 +53,16 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise APIError(415, "the picture is not PNG, JPEG or WebP, or its header is damaged", "format") from None
+        raise APIError(415, "the image is not PNG, JPEG or WebP, or its header is damaged", "format") from None
     except Image.DecompressionBombError:
-        raise APIError(413, "the picture has far too many pixels; scale it down", "pixels") from None
+        raise APIError(413, "the image has far too many pixels; scale it down", "pixels") from None
     except Exception as error:  # Pillow's readers raise whatever the damage makes them stumble over
         raise _damaged(error) from None
 
 
 def _check_size(size: tuple[int, int], settings: Settings) -> None:
     width, height = size
-    named = f"the picture is {width}×{height}"
+    named = f"the image is {width}×{height}"
     if min(size) < 1:
         raise APIError(400, f"{named} pixels; send one that has some", "damaged")
     if max(size) > settings.max_side:
@@ -75,7 +75,7 @@ def _check_scans(size: tuple[int, int], scans: int, settings: Settings) -> None:
     width, height = size
     allowed = settings.max_scan_pixels // max(LEAST_SCAN_PIXELS, width * height)
     if scans > allowed:
-        sentence = f"the picture is {width}×{height} in {scans} scans, {allowed} are allowed at this size"
+        sentence = f"the image is {width}×{height} in {scans} scans, {allowed} are allowed at this size"
         raise APIError(413, f"{sentence}; save it as a baseline JPEG", "scans")
 
 
@@ -92,4 +92,4 @@ def _decode(image: Image.Image) -> Image.Image:
 
 
 def _damaged(error: Exception) -> APIError:
-    return APIError(400, f"the picture is damaged ({type(error).__name__}); send it again", "damaged")
+    return APIError(400, f"the image is damaged ({type(error).__name__}); send it again", "damaged")

@@ -56,7 +56,7 @@ def check_json_size(body: bytes, most: int) -> None:
     "`APIError` 400 where a body holds far more values than any of our messages: nothing else runs while it is parsed."
     values = body.count(b",") + body.count(b"[") + body.count(b"{")
     if values > most:
-        sentence = f"the body has more than {most} JSON values; send one picture, or one list of colors"
+        sentence = f"the body has more than {most} JSON values; send one image, or one list of colors"
         raise APIError(400, sentence, "json")
 
 

@@ -105,7 +105,7 @@ class Uploads:
 
     def _check(self, upload: Upload) -> None:
         if upload.size > self.settings.max_body:
-            sentence = f"the request has more than the {self.settings.max_body} bytes allowed; send a smaller picture"
+            sentence = f"the request has more than the {self.settings.max_body} bytes allowed; send a smaller image"
             raise APIError(413, sentence, "body")
         if upload.size and not upload.kept:
             raise _no_room()

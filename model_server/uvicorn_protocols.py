@@ -53,38 +53,28 @@ def raw_answer(error: APIError) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + error.body
 
 
-class HeadTooLarge(Exception):
-    "Raised within the parser, which ends the request."
+class CountedConnection:
+    """What both protocols do for `Connections`: they are in it while they are open, and can be closed by it.
 
+    Comes before uvicorn's class among the bases.
+    """
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    "One HTTP connection."
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.registry: Connections = self.app_state[CONNECTIONS]
+        self.limits = self.registry.settings
+        self.since = time.monotonic()
+        self.answered = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        "Let a connection in, or say that the server is full."
+        "Know where the connection comes from."
         super().connection_made(transport)
-        self.table: Connections = self.app_state[CONNECTIONS]
-        self.limits = self.table.settings
         self.network = network_of(self.client[0] if self.client else "")
-        self.since = time.monotonic()
-        self.begun = False         # has a request begun that is not whole?
-        self.head_done = False     # have its headers come?
-        self.answered = False
-        self.unproductive = 0      # bytes since the parser last had something to give
-        self.head_too_large = False
-        if not self.table.admit(self):
-            self.refuse(APIError(503, "too many connections are open; try again in 1 s", "connections", 1))
 
     def connection_lost(self, error: Exception | None) -> None:
         "Forget the connection."
-        self.table.discard(self)
+        self.registry.discard(self)
         super().connection_lost(error)
-
-    # what `Connections` asks
-
-    def is_busy(self) -> bool:
-        "Is a whole request being answered?"
-        return not self.begun and self.cycle is not None and not self.cycle.response_complete
 
     def unsent(self) -> int:
         "Bytes of answers that the client has not read."
@@ -93,6 +83,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def abort(self) -> None:
         "Close at once."
         self.transport.abort()
+
+
+class HeadTooLarge(Exception):
+    "Raised within the parser, which ends the request."
+
+
+class BoundedHttpProtocol(CountedConnection, HttpToolsProtocol):
+    "One HTTP connection."
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.begun = False         # has a request begun that is not whole?
+        self.head_done = False     # have its headers come?
+        self.unproductive = 0      # bytes since the parser last had something to give
+        self.head_too_large = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        "Let a connection in, or say that the server is full."
+        super().connection_made(transport)
+        if not self.registry.admit(self):
+            self.refuse(APIError(503, "too many connections are open; try again in 1 s", "connections", 1))
+
+    # what `Connections` asks
+
+    def is_busy(self) -> bool:
+        "Is a whole request being answered?"
+        return not self.begun and self.cycle is not None and not self.cycle.response_complete
 
     def expire(self, now: float) -> None:
         "Close if the client takes too long to begin, to send or to read."
@@ -185,11 +202,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.since = time.monotonic()
         super().on_response_complete()
         if self.unsent():
-            self.table.drop_unsent()
+            self.registry.drop_unsent()
 
     def handle_websocket_upgrade(self) -> None:
         "Hand the connection over to a `BoundedWebSocketProtocol`."
-        self.table.discard(self)
+        self.registry.discard(self)
         super().handle_websocket_upgrade()
 
     def _count_head(self, size: int) -> None:
@@ -223,7 +240,7 @@ class RateLimit:
         return max(0.0, -self.left / self.rate)
 
 
-class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
+class BoundedWebSocketProtocol(CountedConnection, WebSocketsSansIOProtocol):
     """One stream.
 
     What comes is parsed in slices, one in a turn of the event loop, and only while the application has taken the last
@@ -232,24 +249,19 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.table: Connections = self.app_state[CONNECTIONS]
-        self.limits = self.table.settings
+        self.answered = True  # the handshake's request was
         self.rate = RateLimit(self.limits.frame_rate)
         self.backlog = bytearray()
         self.slice = SMALLEST_SLICE
         self.turn: asyncio.Handle | None = None  # the next slice's
-        self.since = time.monotonic()
-        self.answered = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         "Take the connection over from HTTP."
         super().connection_made(transport)
-        self.network = network_of(self.client[0] if self.client else "")
-        self.table.admit(self)
+        self.registry.admit(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        "Forget the connection."
-        self.table.discard(self)
+        "Forget what was not parsed."
         self.backlog.clear()
         if self.turn:
             self.turn.cancel()
@@ -260,14 +272,6 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def is_busy(self) -> bool:
         "An open stream never gives way; how many there may be is the application's to say."
         return True
-
-    def unsent(self) -> int:
-        "Bytes of answers that the client has not read."
-        return self.transport.get_write_buffer_size()
-
-    def abort(self) -> None:
-        "Close at once."
-        self.transport.abort()
 
     def expire(self, now: float) -> None:
         "Close where the handshake does not come to an end."

@@ -24,8 +24,9 @@ from fastcore.foundation import L
 from safetensors.torch import load_file, save_file
 
 from . import __version__
-from .dataloaders import content_key
+from .datasets import names_hash
 from .models import build_model, plain_model
+from .pixel_cache import content_key
 
 # %% ../nbs/11_checkpoint.ipynb #04c08080
 def _without_suffix(path):
@@ -172,12 +173,6 @@ def _text_hash(text):
     "Hexadecimal SHA-256 of a text."
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/11_checkpoint.ipynb #898cf46b
-def _names_hash(pairs):
-    "Hexadecimal SHA-256 of the sorted names of `Pair`s."
-    names = sorted(pair.name for pair in pairs)
-    return _text_hash("\n".join(names))
-
 # %% ../nbs/11_checkpoint.ipynb #807ade6e
 def _pair_files(pairs):
     "The files of `Pair`s, sorted by image: image, mask, image, mask, ..."
@@ -195,7 +190,7 @@ def data_recipe(
     return dict(
         data=content_key(_pair_files([*train, *held_out])),
         labels=_text_hash(table),
-        held_out=_names_hash(held_out),
+        held_out=names_hash(pair.name for pair in held_out),
     )
 
 # %% ../nbs/11_checkpoint.ipynb #2f524d84

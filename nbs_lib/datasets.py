@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Pair', 'Unpaired', 'SegData', 'read_pair', 'image_files', 'Joined', 'join_pairs', 'unpaired_sentence', 'check_paired',
-           'match_pairs', 'pair_names', 'find_names', 'split_rule', 'text_lines', 'read_names', 'only_for_judging',
-           'split_pairs', 'split_record', 'held_out', 'same_pairs', 'channel_stats']
+           'pair_names', 'find_names', 'split_rule', 'text_lines', 'read_names', 'only_for_judging', 'split_pairs',
+           'names_hash', 'split_record', 'held_out', 'same_pairs', 'channel_stats']
 
 # %% ../nbs/03_datasets.ipynb #ef15adaa
 import hashlib
@@ -160,11 +160,13 @@ def _folder_of(files):
     return files[0].parent if files else Path("?")
 
 # %% ../nbs/03_datasets.ipynb #1664058c
-def _image_without_mask(file, pair, expected, left_masks):
-    "The `Unpaired` of an image; `pair` is the one of its name, or None."
+def _unpaired_of(file, lacks, expected, pair, others):
+    "The `Unpaired` of a file; `pair` is the one of its name, or None; its partner may be meant among `others`."
     if pair is None:
-        return _find_unpaired(file, "mask", expected, left_masks)
-    return Unpaired(file, "mask", pair.mask, twin=pair.image)
+        return _find_unpaired(file, lacks, expected, others)
+    if lacks == "mask":
+        return Unpaired(file, lacks, pair.mask, twin=pair.image)
+    return Unpaired(file, lacks, pair.image, twin=pair.mask)
 
 # %% ../nbs/03_datasets.ipynb #0bf1cd8e
 def _images_without_masks(left, masks, left_masks, partners, suffix):
@@ -173,15 +175,8 @@ def _images_without_masks(left, masks, left_masks, partners, suffix):
     found = []
     for file in left:
         expected = folder/f"{file.stem}{suffix}.png"
-        found.append(_image_without_mask(file, partners.get(file.stem), expected, left_masks))
+        found.append(_unpaired_of(file, "mask", expected, partners.get(file.stem), left_masks))
     return found
-
-# %% ../nbs/03_datasets.ipynb #17cfed94
-def _mask_without_image(file, pair, expected, left_images):
-    "The `Unpaired` of a mask; `pair` is the one of its name, or None."
-    if pair is None:
-        return _find_unpaired(file, "image", expected, left_images)
-    return Unpaired(file, "image", pair.image, twin=pair.mask)
 
 # %% ../nbs/03_datasets.ipynb #70443c10
 def _image_type(pairs):
@@ -196,7 +191,7 @@ def _masks_without_images(left, images, left_images, partners, suffix):
     for file in left:
         name = file.stem.removesuffix(suffix)
         expected = folder/f"{name}{image_type}"
-        found.append(_mask_without_image(file, partners.get(name), expected, left_images))
+        found.append(_unpaired_of(file, "image", expected, partners.get(name), left_images))
     return found
 
 # %% ../nbs/03_datasets.ipynb #474c1b11
@@ -281,19 +276,6 @@ def check_paired(
     alike = [u for u in unpaired if u.lacks == first.lacks and not u.twin]
     raise SegError(unpaired_sentence(first, len(alike) - 1))
 
-# %% ../nbs/03_datasets.ipynb #87e0eb1d
-def match_pairs(
-    images,     # Image files
-    masks,      # Mask files
-    suffix="",  # What a mask's name has after its image's
-    group=None, # Function from an image's name to its room or sequence
-    split=None, # 'train', 'valid' or 'test' for all of them
-):
-    "Tuple of `Pair`, by name. Raises `SegError` naming the first file without a partner."
-    joined = join_pairs(images, masks, suffix, group, split)
-    check_paired(joined.unpaired)
-    return joined.pairs
-
 # %% ../nbs/03_datasets.ipynb #505b079d
 def _path_below(data, pair):
     "The path of a pair's image below the data set's folder, with `/`."
@@ -311,22 +293,22 @@ def pair_names(
     return [pair.name if count[pair.name] == 1 else _path_below(data, pair) for pair in data.pairs]
 
 # %% ../nbs/03_datasets.ipynb #705e6005
-def _too_many(data, name, found):
+def _ambiguous_name(data, name, found):
     "The `SegError` where a name belongs to several pairs."
     paths = [_path_below(data, data.pairs[i]) for i in found]
     return SegError(f"{name!r} may be {paths[0]} and {paths[1]} in {data.root}; give the path")
 
 # %% ../nbs/03_datasets.ipynb #2714c680
-def _the_only(data, name, found):
+def _single_index(data, name, found):
     "The only index in `found`, the places of a name; `SegError` where there is none, or several."
     if not found:
         raise SegError(f"{name!r} is not among the {len(data)} images of {data.root}")
     if len(found) > 1:
-        raise _too_many(data, name, found)
+        raise _ambiguous_name(data, name, found)
     return found[0]
 
 # %% ../nbs/03_datasets.ipynb #0ea4f68b
-def _places(data):
+def _indices_by_name(data):
     "{name: indices of its pairs}, both for the name of an image and for its path."
     found = {}
     for i, pair in enumerate(data.pairs):
@@ -340,8 +322,8 @@ def find_names(
     names, # Names as in `pair_names`; a path below the data set's folder is always understood
 ):
     "{name: index of its pair}; `SegError` where a name belongs to no pair, or to several."
-    places = _places(data)
-    return {name: _the_only(data, name, places.get(name, [])) for name in names}
+    places = _indices_by_name(data)
+    return {name: _single_index(data, name, places.get(name, [])) for name in names}
 
 # %% ../nbs/03_datasets.ipynb #7c39a856
 def _are_grouped(data):
@@ -461,7 +443,9 @@ def split_pairs(
     return train, sorted(chosen)
 
 # %% ../nbs/03_datasets.ipynb #44530fa6
-def _names_hash(names):
+def names_hash(
+    names, # Iterable of names
+):
     "SHA-256 of a list of names, whatever their order."
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
@@ -480,7 +464,7 @@ def split_record(
 ):
     "What a model remembers of its split, as plain data: rule, valid (the share), seed, names and train_sha256."
     names, held = pair_names(data), set(valid)
-    trained = _names_hash(_trained_names(data, names, held))
+    trained = names_hash(_trained_names(data, names, held))
     held_names = sorted(names[i] for i in held)
     return {"rule": rule, "valid": share, "seed": seed, "names": held_names, "train_sha256": trained}
 

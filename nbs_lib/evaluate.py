@@ -6,9 +6,10 @@
 __all__ = ['OTHER', 'MAPPING_HEADER', 'MAPPINGS_FOLDER', 'OLD_MAPPINGS', 'name_some', 'missing_labels', 'order_difference',
            'table_difference', 'Scoring', 'plain_scoring', 'read_csv', 'read_mapping_rows', 'check_mapping_row',
            'read_mapping', 'shipped_mappings', 'find_mapping', 'check_no_overlap', 'mapped_classes', 'class_labels',
-           'target_classes', 'answer_classes', 'mapped_scoring', 'read_showing', 'batch_matrix', 'evaluate',
-           'class_means', 'summarize', 'model_facts', 'result_facts', 'eval_report', 'unmapped_sentence',
-           'scores_sentence', 'print_report', 'choose_scoring', 'honest_indices', 'seg_eval']
+           'target_classes', 'answer_classes', 'mapped_scoring', 'read_showing', 'batch_matrix', 'batches_showing',
+           'evaluate', 'class_means', 'summarize', 'model_facts', 'result_facts', 'eval_report', 'unmapped_sentence',
+           'scores_sentence', 'print_report', 'choose_scoring', 'held_out_indices', 'scoring_options', 'score_pairs',
+           'seg_eval']
 
 # %% ../nbs/17_evaluate.ipynb #bc07ed60
 import csv
@@ -155,7 +156,7 @@ def shipped_mappings():
 
 # %% ../nbs/17_evaluate.ipynb #d5ac420c
 def find_mapping(
-    name, # Of a shipped mapping, or a file
+    name, # Name of a shipped mapping, or a file
 ):
     "{data label: set of model labels}; `SegError` where there is no such mapping."
     name = OLD_MAPPINGS.get(str(name), str(name))
@@ -260,6 +261,18 @@ def batch_matrix(
         matrix += confusion_matrix(scoring.pred[prediction.mask], scoring.target[mask], n)
     return matrix
 
+# %% ../nbs/17_evaluate.ipynb #6e28b86f
+def batches_showing(
+    data,    # A `SegData`
+    indices, # Which pairs
+    only,    # Name of a data label, or None for any
+    bs,      # Pairs in memory at a time
+):
+    "Yield (how many pairs were read so far, list of (image, mask) from `read_showing`)."
+    for start in range(0, len(indices), bs):
+        some = indices[start:start + bs]
+        yield start + len(some), read_showing(data, some, only)
+
 # %% ../nbs/17_evaluate.ipynb #c2aab8d1
 def evaluate(
     predictor,     # A `Predictor`
@@ -275,14 +288,13 @@ def evaluate(
     scoring = scoring or plain_scoring(predictor.labels, data.labels)
     indices = list(range(len(data)) if indices is None else indices)
     matrix, n = 0, 0
-    for start in range(0, len(indices), bs):
-        pairs = read_showing(data, indices[start:start + bs], only)
+    for done, pairs in batches_showing(data, indices, only, bs):
         matrix = matrix + batch_matrix(predictor, pairs, scoring, fit)
         n += len(pairs)
         if progress:
-            progress(min(start + bs, len(indices)), len(indices))
+            progress(done, len(indices))
     if not n:
-        raise SegError(f"no picture of {data.root} shows {only}; there is nothing to score")
+        raise SegError(f"no image of {data.root} shows {only}; there is nothing to score")
     return matrix, n
 
 # %% ../nbs/17_evaluate.ipynb #44dc3767
@@ -384,7 +396,7 @@ def choose_scoring(
     return plain_scoring(predictor.labels, data.labels)
 
 # %% ../nbs/17_evaluate.ipynb #a8516cef
-def honest_indices(
+def held_out_indices(
     predictor,  # A `Predictor`
     data,       # A `SegData`
     valid=None, # Draw the split again, with this share held out
@@ -394,6 +406,33 @@ def honest_indices(
     honest = held_out_pairs(data, predictor.meta.get('split', {}), valid, seed)
     print_doubt(honest, 'seg_eval')
     return honest.indices, dict(part='validation', held_out='remembered' if honest.remembered else 'drawn again')
+
+# %% ../nbs/17_evaluate.ipynb #3aefa319
+def scoring_options(
+    only,    # Name of a data label, or ''
+    mapping, # Name of a mapping or a file, or ''
+    fit,     # Resize mode
+):
+    "What a report says about how it was asked to score; `SegError` where there is no such mapping or resize mode."
+    how = dict(part='all', only=only or None, mapping=mapping or None, fit=resize_mode(fit))
+    if mapping:
+        find_mapping(mapping)
+    return how
+
+# %% ../nbs/17_evaluate.ipynb #47b507b0
+def score_pairs(
+    predictor, # A `Predictor`
+    data,      # A `SegData`
+    scoring,   # A `Scoring`
+    indices,   # Which pairs; None: all
+    how,       # From `scoring_options`
+):
+    "Score, print and return the `eval_report`."
+    progress = partial(show_progress, what='images', step=8)
+    matrix, n = evaluate(predictor, data, scoring, indices, how['only'], how['fit'], progress)
+    report = eval_report(predictor, data, matrix, n, scoring, unmapped=list(scoring.unmapped), **how)
+    print_report(report, summarize(matrix, scoring)[1])
+    return report
 
 # %% ../nbs/17_evaluate.ipynb #0f0cabbb
 @seg_command
@@ -411,18 +450,13 @@ def seg_eval(
     provider: str = 'cpu',       # Execution provider: cpu, cuda, openvino …
 ):
     "Score an exported model on labelled images, at their own size."
-    how = dict(part='all', only=only or None, mapping=mapping or None, fit=resize_mode(fit))
-    if mapping:
-        find_mapping(mapping)  # a wrong name is said before the model is loaded
+    how = scoring_options(only, mapping, fit)  # a wrong name is said before the model is loaded
     predictor, pairs = Predictor(model, provider), find_pairs(data, layout)
     scoring = choose_scoring(predictor, pairs, mapping)
     indices = None
     if valid_only:
-        indices, facts = honest_indices(predictor, pairs, valid, seed)
+        indices, facts = held_out_indices(predictor, pairs, valid, seed)
         how |= facts
-    progress = partial(show_progress, what='images', step=8)
-    matrix, n = evaluate(predictor, pairs, scoring, indices, how['only'], fit, progress)
-    result = eval_report(predictor, pairs, matrix, n, scoring, unmapped=list(scoring.unmapped), **how)
-    print_report(result, summarize(matrix, scoring)[1])
+    result = score_pairs(predictor, pairs, scoring, indices, how)
     if report:
         write_json(report, result)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['OPSET', 'PARITY', 'QUANTIZATION', 'AGREEMENT', 'DICE_LOSS', 'ImageToMask', 'quiet', 'strip_notes', 'float32_only',
            'free_dimensions', 'to_onnx', 'smooth_image', 'add_rectangles', 'synthetic_images', 'normalized',
-           'torch_masks', 'compare_with_torch', 'net_batch', 'parity', 'told_in_file', 'set_metadata', 'versions',
+           'torch_masks', 'compare_with_torch', 'net_batch', 'parity', 'embedded_metadata', 'set_metadata', 'versions',
            'provenance', 'make_manifest', 'save_proto', 'write_onnx', 'check_parity', 'milliseconds', 'median_ms',
            'CalibrationImages', 'spared_convolutions', 'quantized', 'quantize', 'check_same_labels', 'predict_both',
-           'compare_models', 'is_good_enough', 'spread_evenly', 'remove_int8', 'try_int8', 'write_int8',
+           'open_both', 'compare_models', 'is_good_enough', 'spread_evenly', 'remove_int8', 'try_int8', 'write_int8',
            'int8_manifest', 'keep_int8', 'model_name_of', 'export_onnx', 'held_out_in_training', 'export_int8',
            'export_sentence', 'int8_sentence', 'seg_export']
 
@@ -223,7 +223,7 @@ def parity(
     return rows
 
 # %% ../nbs/16_export.ipynb #de24b57b
-def told_in_file(
+def embedded_metadata(
     meta, # The model's JSON
 ):
     "{name: JSON text} of what a predictor must know: labels, statistics, size, and what the training held out."
@@ -236,7 +236,7 @@ def set_metadata(
 ):
     "Write into the file what a predictor must know, and the format in which it is written."
     own = dict(format=str(FORMAT), arch=meta['arch'], opset=str(OPSET))
-    onnx.helper.set_model_props(proto, own | told_in_file(meta))
+    onnx.helper.set_model_props(proto, own | embedded_metadata(meta))
 
 # %% ../nbs/16_export.ipynb #faea331b
 def versions():
@@ -253,7 +253,7 @@ def provenance(
 
 # %% ../nbs/16_export.ipynb #a576d8e5
 def make_manifest(
-    name,   # Of the finished file
+    name,   # Name of the finished file
     file,   # The file, perhaps under another name still
     meta,   # The model's JSON
     parity, # Rows from `parity`
@@ -373,12 +373,12 @@ def quantized(
 # %% ../nbs/16_export.ipynb #21437469
 def quantize(
     path,     # ONNX file from `write_onnx`
-    pictures, # List of uint8 arrays (h, w, 3) to calibrate on, from the training, at the model's size
+    images,   # List of uint8 arrays (h, w, 3) to calibrate on, from the training, at the model's size
     out,      # Where the 8-bit file goes
     spared=0, # Share of the convolutions that stays in 32 bits, see `spared_convolutions`
 ):
     "Write the model with convolutions, and what lies between them, in 8 bits; metadata are kept."
-    proto = quantized(path, pictures, spared)
+    proto = quantized(path, images, spared)
     props = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
     onnx.helper.set_model_props(proto, props | dict(precision='int8'))
     save_proto(proto, out)
@@ -407,6 +407,22 @@ def predict_both(
         answers = zip(pairs, first.batch(images), second.batch(images), strict=True)
         yield from ((target, a.mask, b.mask) for (_, target), a, b in answers)
 
+# %% ../nbs/16_export.ipynb #dc9c3066
+def open_both(
+    path,  # ONNX file
+    other, # Another of the same labels
+    data,  # A `SegData`
+):
+    "The two `Predictor`s; `SegError` unless the data have their labels."
+    first, second = Predictor(path), Predictor(other)
+    check_same_labels(first, data)
+    return first, second
+
+# %% ../nbs/16_export.ipynb #15e16320
+def _dice_of(matrices, labels):
+    "The Dice of each confusion matrix."
+    return [scores(matrix, labels.background)['dice'] for matrix in matrices]
+
 # %% ../nbs/16_export.ipynb #f3111a4d
 def compare_models(
     path,    # ONNX file
@@ -415,17 +431,15 @@ def compare_models(
     indices, # Which pairs
 ):
     "{agreement: share of pixels with the same label, dice: [of the first, of the second], pictures: how many}"
-    first, second = Predictor(path), Predictor(other)
-    check_same_labels(first, data)
-    labels = data.labels
-    matrices = np.zeros((2, labels.n_classes, labels.n_classes), np.int64)
+    first, second = open_both(path, other, data)
+    n = data.labels.n_classes
+    matrices = np.zeros((2, n, n), np.int64)
     same = total = 0
     for target, *masks in predict_both(first, second, data, indices):
         same += int((masks[0] == masks[1]).sum())
         total += target.size
-        matrices += [confusion_matrix(mask, target, labels.n_classes) for mask in masks]
-    dice = [scores(matrix, labels.background)['dice'] for matrix in matrices]
-    return dict(agreement=same/total, dice=dice, pictures=len(indices))
+        matrices += [confusion_matrix(mask, target, n) for mask in masks]
+    return dict(agreement=same/total, dice=_dice_of(matrices, data.labels), pictures=len(indices))
 
 # %% ../nbs/16_export.ipynb #11d359a7
 AGREEMENT, DICE_LOSS = 0.99, 0.005  # what an 8-bit file must keep and may lose
@@ -447,7 +461,7 @@ def spread_evenly(
 
 # %% ../nbs/16_export.ipynb #03ba3a04
 def remove_int8(
-    path, # Of the 8-bit file
+    path, # The 8-bit file
 ):
     "Delete an older 8-bit file and its manifest, which no longer belong to the 32-bit file."
     for old in (manifest_path(path), path):
@@ -570,7 +584,7 @@ def export_sentence(
 
 # %% ../nbs/16_export.ipynb #6f2f91eb
 def int8_sentence(
-    path,  # Of the 8-bit file
+    path,  # The 8-bit file
     good,  # Was it written?
     found, # From `compare_models`
 ):

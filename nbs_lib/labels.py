@@ -174,7 +174,7 @@ def _csv_table(text, source):
         raise SegError(f"{source} has a row that is not a name and three whole numbers") from None
 
 # %% ../nbs/01_labels.ipynb #3547a1a3
-def _below_empty(names, colors):
+def _labels_after_empty(names, colors):
     "The `LabelSet` whose value 0 is `empty`, and whose value 1 is the first of the names."
     return LabelSet((EMPTY, *names), ((0, 0, 0), *colors))
 
@@ -187,7 +187,7 @@ def parse_labels(
     table = _csv_table(text, source)
     if not table:
         raise SegError(f"{source} has no labels; write one row a label")
-    return _below_empty(*zip(*table))
+    return _labels_after_empty(*zip(*table))
 
 # %% ../nbs/01_labels.ipynb #2fa34e11
 def _labelmap_row(line):

@@ -5,26 +5,23 @@
 # %% auto #0
 __all__ = ['CAMVID', 'CAMVID_PARTS', 'VOC', 'FACES', 'IMAGE_WORDS', 'MASK_WORDS', 'SPLITS', 'LAYOUTS', 'read_rooms', 'read_nyuv2',
            'Part', 'read_camvid', 'read_voc', 'read_faces', 'SoloImage', 'read_solo', 'ImageFolder', 'folder_parts',
-           'join_by_words', 'join_one_folder', 'Stored', 'stored_values', 'MaskReading', 'guess_table', 'Annotations',
-           'find_annotations', 'PlainFiles', 'plain_files', 'read_plain', 'data_sets_inside', 'find_pairs']
+           'join_by_words', 'join_one_folder', 'Annotations', 'find_annotations', 'PlainFiles', 'plain_files',
+           'read_plain', 'data_sets_inside', 'find_pairs']
 
 # %% ../nbs/04_layouts.ipynb #ef15adaa
 import mmap
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import filterfalse
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from .core import SegError, read_json
 from .datasets import Joined, Pair, SegData, Unpaired, check_paired, image_files, join_pairs, text_lines
+from .guess import guess_table
 from .labels import EMPTY, IGNORE, ROOM_LABELS, LabelSet, bit_colors, read_labels, table_change
-from .masks import CHANNELS, is_gray, open_image, pack_colors, whole_numbers
 
 # %% ../nbs/04_layouts.ipynb #6ce545c2
 def _generation(root):
@@ -209,7 +206,7 @@ def _with_split(pair, lists):
     return replace(pair, split=lists.get(pair.name))
 
 # %% ../nbs/04_layouts.ipynb #b49ef76a
-def _named(files, names):
+def _files_named(files, names):
     "The files that are called one of these names, whatever their type."
     return [file for file in files if file.stem in names]
 
@@ -218,7 +215,7 @@ def _voc_joined(root, lists):
     "`Joined` of the files that the lists name, or of all masks where there are no lists."
     masks = image_files(root/"SegmentationClass")
     names = set(lists) or {mask.stem for mask in masks}
-    joined = join_pairs(_named(image_files(root/"JPEGImages"), names), _named(masks, names))
+    joined = join_pairs(_files_named(image_files(root/"JPEGImages"), names), _files_named(masks, names))
     return Joined(tuple(_with_split(pair, lists) for pair in joined.pairs), joined.unpaired)
 
 # %% ../nbs/04_layouts.ipynb #cb5a2b24
@@ -593,242 +590,6 @@ def join_one_folder(
         return Joined((), ())
     return _join_by_ending(files, ending)
 
-# %% ../nbs/04_layouts.ipynb #b8e54126
-class Stored(NamedTuple):
-    "What a mask file holds."
-    kind: str   # 'value' for grays, palettes and 16 bits, 'color' for colors
-    values: set # Numbers, or colors packed as 0xRRGGBB
-
-# %% ../nbs/04_layouts.ipynb #b59fa00b
-def _runs(pixels):
-    "The first pixel of each run of equal ones: all values occur in it, and it is short."
-    flat = pixels.ravel()
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    return flat[np.append(0, changes)]
-
-# %% ../nbs/04_layouts.ipynb #63ed0d41
-def _values_in(pixels):
-    "The set of whole numbers that occur in an array."
-    return set(np.unique(_runs(pixels)).tolist())
-
-# %% ../nbs/04_layouts.ipynb #cd8316f7
-def stored_values(
-    im, # Pillow image of a mask
-):
-    "The `Stored` values of a mask, by itself. `SegError` where its pixels are no whole numbers from 0 to 65,535."
-    pixels = whole_numbers(im)
-    if not is_gray(pixels):
-        return Stored("color", _values_in(pack_colors(pixels)))
-    gray = pixels if pixels.ndim == 2 else pixels[..., 0]
-    return Stored("value", _values_in(gray))
-
-# %% ../nbs/04_layouts.ipynb #6f24e79d
-def _stored_or_none(file):
-    "The `Stored` values of a mask file; None where it is damaged. `SegError` where it holds no label numbers."
-    try:
-        im = open_image(file)
-    except SegError:
-        return None
-    try:
-        return stored_values(im)
-    except SegError as e:
-        raise SegError(f"{file}: {e}") from None
-
-# %% ../nbs/04_layouts.ipynb #75269685
-def _without_outliers(found):
-    "The `Stored` that do not hold far more values than most."
-    most = max(8, 3*np.median([len(stored.values) for stored in found] or [0]))
-    return [stored for stored in found if len(stored.values) <= most]
-
-# %% ../nbs/04_layouts.ipynb #61d9686b
-def _all_readable(masks):
-    "The `Stored` values of the mask files, without those that are damaged."
-    with ThreadPoolExecutor() as pool:
-        return list(filter(None, pool.map(_stored_or_none, masks)))
-
-# %% ../nbs/04_layouts.ipynb #73ba6ca1
-def _read_stored(masks):
-    "The `Stored` values of the mask files, without those that are damaged or hold far more values than most."
-    found = _without_outliers(_all_readable(masks))
-    if not found:
-        raise SegError(f"none of the {len(masks)} masks can be read, {masks[0]} is the first; see `seg_check`")
-    return found
-
-# %% ../nbs/04_layouts.ipynb #7479768f
-def _as_colors(stored):
-    "The packed colors of a `Stored`; a gray number stands for the color of three such numbers."
-    if stored.kind == "color":
-        return stored.values
-    return {v << 16 | v << 8 | v for v in stored.values if v < 256}
-
-# %% ../nbs/04_layouts.ipynb #39e54fd9
-def _union(found):
-    "All values of several `Stored`, as they are."
-    return set().union(*(stored.values for stored in found))
-
-# %% ../nbs/04_layouts.ipynb #0dcdd21a
-def _merge_stored(found):
-    "One `Stored` of several, of colors where some are."
-    if all(stored.kind == "value" for stored in found):
-        return Stored("value", _union(found))
-    return Stored("color", set().union(*map(_as_colors, found)))
-
-# %% ../nbs/04_layouts.ipynb #c11c7d96
-def _few(values):
-    "Some of many numbers, as text: 0, 1, 2, 3, …, 40"
-    shown = values if len(values) < 9 else [*values[:4], "…", values[-1]]
-    return ", ".join(map(str, shown))
-
-# %% ../nbs/04_layouts.ipynb #14f22aab
-def _are_label_numbers(values):
-    "Are sorted numbers close together and small, so that they count the labels?"
-    labels = [v for v in values if v != IGNORE]
-    smallest_gap = min(np.diff(labels), default=1)
-    return bool(smallest_gap < 8 and labels[-1] < 254 and values != [0, IGNORE])
-
-# %% ../nbs/04_layouts.ipynb #117fb538
-def _check_not_all_void(values, folder):
-    "`SegError` where the masks hold nothing but void."
-    if values == [IGNORE]:
-        raise SegError(f"every pixel of the masks in {folder} is 255 (void), so there is nothing to learn; "
-                       "if 255 is a label, say labels=a labels.csv")
-
-# %% ../nbs/04_layouts.ipynb #b0355688
-def _check_numbers(values, folder):
-    "`SegError` where sorted numbers cannot be labels."
-    _check_not_all_void(values, folder)
-    if not _are_label_numbers(values) and len(values) > 254:
-        raise SegError(f"the masks in {folder} hold {len(values)} different numbers, up to {values[-1]}, "
-                       "too many for labels; say labels=a labels.csv, or correct the masks")
-
-# %% ../nbs/04_layouts.ipynb #17d1caef
-def _names_of(numbers, names):
-    "The names of numbers: `names` where there are as many, else made up."
-    if len(names) == len(numbers):
-        return tuple(names)
-    if numbers == [0, IGNORE]:
-        return "background", "foreground"
-    return tuple(f"value_{number}" for number in numbers)
-
-# %% ../nbs/04_layouts.ipynb #34d900c1
-def _number_background(values):
-    "The value of the background among sorted numbers: 0 where it occurs, else None."
-    return 0 if values[0] == 0 else None
-
-# %% ../nbs/04_layouts.ipynb #be3d1601
-def _label_count(values, names):
-    "How many labels sorted numbers count: up to the largest that is not void, and as many as there are names."
-    largest = max(v for v in values if v != IGNORE)
-    return max(largest + 1, len(names))
-
-# %% ../nbs/04_layouts.ipynb #46c156f3
-def _counted_labels(values, names):
-    "The `LabelSet` of sorted numbers that count the labels: all numbers from 0 on are labels."
-    n = _label_count(values, names)
-    return LabelSet(_names_of(list(range(n)), names), bit_colors(n), (IGNORE,), _number_background(values))
-
-# %% ../nbs/04_layouts.ipynb #c08d01a7
-def _number_labels(values, names, folder):
-    "The `LabelSet` of sorted numbers that occur in masks."
-    _check_numbers(values, folder)
-    if _are_label_numbers(values):
-        return _counted_labels(values, names)
-    colors = bit_colors(len(values))
-    return LabelSet(_names_of(values, names), colors, (), _number_background(values), tuple(values))
-
-# %% ../nbs/04_layouts.ipynb #36d617fa
-def _unpack(color):
-    "(red, green, blue) of 0xRRGGBB."
-    return color >> 16, color >> 8 & 255, color & 255
-
-# %% ../nbs/04_layouts.ipynb #bb9076bb
-def _color_names(values):
-    "Names for packed colors, made up."
-    return [f"color_{v:06x}" if v else EMPTY for v in values]
-
-# %% ../nbs/04_layouts.ipynb #830751d6
-def _color_labels(values, names):
-    "The `LabelSet` of sorted packed colors that occur in masks."
-    if len(names) != len(values):
-        names = _color_names(values)
-    return LabelSet(tuple(names), tuple(map(_unpack, values)), background=_number_background(values))
-
-# %% ../nbs/04_layouts.ipynb #40f91201
-def _channel_values(values):
-    "{channel: sorted numbers in it} of packed colors."
-    channels = zip(*map(_unpack, values))
-    return {channel: sorted(set(numbers)) for channel, numbers in zip(CHANNELS, channels)}
-
-# %% ../nbs/04_layouts.ipynb #8034cd63
-def _used_channels(channels):
-    "The channels that hold more than zeros."
-    return [channel for channel, values in channels.items() if values != [0]]
-
-# %% ../nbs/04_layouts.ipynb #f7659607
-def _number_channel(channels):
-    "The only channel that is used, if its numbers are small enough for labels; else None."
-    used = _used_channels(channels)
-    if len(used) == 1 and channels[used[0]][-1] < 64:
-        return used[0]
-    return None
-
-# %% ../nbs/04_layouts.ipynb #cce2ec91
-def _usable_channels(channels):
-    "The decoders that read one channel, in words, for channels with a number of values that labels may have."
-    return [f"decoder='{c}' ({len(v)} values)" for c, v in channels.items() if 1 < len(v) < 255]
-
-# %% ../nbs/04_layouts.ipynb #651e43e4
-def _too_many_colors(values, channels, folder):
-    "The `SegError` for masks with more colors than there can be labels."
-    ways = list(filter(None, [", ".join(_usable_channels(channels)), "labels=a labels.csv"]))
-    return SegError(f"the masks in {folder} hold {len(values)} colors, too many for labels "
-                    f"(saved as JPEG, or numbers in one channel?); say {' or '.join(ways)}")
-
-# %% ../nbs/04_layouts.ipynb #8354fbf4
-@dataclass(frozen=True)
-class MaskReading:
-    "How masks without a label table were understood."
-    labels: LabelSet
-    decoder: str # One of `masks.DECODERS`
-    note: str    # The same in words
-
-# %% ../nbs/04_layouts.ipynb #b3603423
-def _reading_of_numbers(values, names, decoder, folder, where):
-    "The `MaskReading` of sorted numbers; `where` says what holds them."
-    labels = _number_labels(values, names, folder)
-    return MaskReading(labels, decoder, f"{where} the numbers {_few(values)}")
-
-# %% ../nbs/04_layouts.ipynb #5eaa3e92
-def _color_reading(values, names):
-    "The `MaskReading` where each of the packed colors is a label."
-    note = f"masks hold {len(values)} colors, each a label"
-    return MaskReading(_color_labels(values, names), "color", note)
-
-# %% ../nbs/04_layouts.ipynb #04163c97
-def _guess_from_colors(values, names, decoder, folder):
-    "The `MaskReading` of sorted packed colors."
-    channels = _channel_values(values)
-    channel = decoder if decoder in channels else _number_channel(channels)
-    if channel:
-        where = f"the {channel} channel of the masks holds"
-        return _reading_of_numbers(channels[channel], names, channel, folder, where)
-    if len(values) > 254:
-        raise _too_many_colors(values, channels, folder)
-    return _color_reading(values, names)
-
-# %% ../nbs/04_layouts.ipynb #c5d5d722
-def guess_table(
-    masks,          # Mask files
-    names=(),       # Label names in order, if they are known
-    decoder="auto", # 'red', 'green' or 'blue' where the masks do not say it themselves
-):
-    "The `MaskReading` from the masks alone; `SegError` where they leave it open."
-    stored = _merge_stored(_read_stored(masks))
-    values, folder = sorted(stored.values), masks[0].parent
-    if stored.kind == "color":
-        return _guess_from_colors(values, names, decoder, folder)
-    return _reading_of_numbers(values, names, "value", folder, "masks hold")
-
 # %% ../nbs/04_layouts.ipynb #9e70a84d
 class Annotations(NamedTuple):
     "An annotation file of a format that we do not read by ourselves."
@@ -848,17 +609,17 @@ _FORMATS = (  # name, words that its file holds, remedy, datumaro's name
 )
 
 # %% ../nbs/04_layouts.ipynb #9c07cb55
-def _mapped(file):
+def _memory_map(file):
     "The contents of a file that is not empty, as a memory map."
     with open(file, "rb") as f:
         return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
 # %% ../nbs/04_layouts.ipynb #8f6e63c8
-def _holds(file, words):
+def _contains_all(file, words):
     "Does a file hold all of these byte strings?"
     if not file.stat().st_size:
         return False
-    with _mapped(file) as content:
+    with _memory_map(file) as content:
         return all(content.find(word) >= 0 for word in words)
 
 # %% ../nbs/04_layouts.ipynb #e47b94a0
@@ -873,7 +634,7 @@ def _annotation_files(root, most):
 def _annotations_of(file, root):
     "The `Annotations` that a file is; None where it is none."
     for name, words, remedy, datumaro_name in _FORMATS:
-        if file.is_file() and _holds(file, words):
+        if file.is_file() and _contains_all(file, words):
             return Annotations(file, name, remedy.format(root=str(root), format=datumaro_name))
     return None
 

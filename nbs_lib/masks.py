@@ -148,7 +148,7 @@ def _is_black(palette, used):
     return not any(any(palette[3*entry:3*entry + 3]) for entry in used)
 
 # %% ../nbs/02_masks.ipynb #772c3a30
-def _decides(palette, meant, used):
+def _is_meaningful(palette, meant, used):
     "Is the color of every `used` entry of a palette in the label table, and is there more than black?"
     return not _is_black(palette, used) and (meant[used] >= 0).all()
 
@@ -162,7 +162,7 @@ def _meaningful_palette(im, labels, decoder, counts):
     "int32 (256,): stored value of each palette entry; None where the palette decides nothing."
     palette = bytes(im.getpalette("RGB"))
     meant = _palette_values(palette, labels.colors, labels.stored, labels.void)
-    if decoder == "color" or _decides(palette, meant, _used_entries(im, counts)):
+    if decoder == "color" or _is_meaningful(palette, meant, _used_entries(im, counts)):
         return meant
     return None
 
@@ -266,7 +266,7 @@ def _is_range(values):
     return len(values) > 2 and values[-1] - values[0] == len(values) - 1
 
 # %% ../nbs/02_masks.ipynb #662a8d6e
-def _spell(values):
+def _list_numbers(values):
     "Numbers as text: 0 to 23, or 0, 64, 128."
     if _is_range(values):
         return f"{values[0]} to {values[-1]}"
@@ -282,7 +282,7 @@ def _nearest_label(value, labels):
 def _unknown_value_sentence(value, n, labels):
     "What is wrong with a stored value that is no label, and what to do."
     void = ", ".join(map(str, labels.void)) or "none"
-    meant = f"{_spell(labels.stored)}, nearest: {_nearest_label(value, labels)}"
+    meant = f"{_list_numbers(labels.stored)}, nearest: {_nearest_label(value, labels)}"
     return (f"value {value} in {n} pixels is not a label ({meant}) or void ({void}); "
             f"correct the mask, the label table, or name value {value} as void")
 

@@ -17,9 +17,12 @@ import torch  # noqa: E402
 from fastai.data.block import DataBlock, TransformBlock  # noqa: E402
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor  # noqa: E402
 from fastai.vision.augment import Resize, ResizeMethod  # noqa: E402
+from torch.nn.functional import affine_grid, grid_sample  # noqa: E402
 
-from nbs_lib import dataloaders  # noqa: E402
-from nbs_lib.dataloaders import OpenImage, OpenMask, decoded, seg_cache, seg_dataloaders  # noqa: E402
+from nbs_lib.augment import Augment  # noqa: E402
+from nbs_lib.dataloaders import OpenImage, OpenMask, cached, seg_dataloaders  # noqa: E402
+from nbs_lib.pixel_cache import decoded  # noqa: E402
+from nbs_lib.tools.cache import seg_cache  # noqa: E402
 from nbs_lib.tools.examples import example_rooms  # noqa: E402
 
 
@@ -59,7 +62,7 @@ def test_full_disk_while_decoding_kills_nobody(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from nbs_lib.dataloaders import decoded
+from nbs_lib.pixel_cache import decoded
 folder = Path(sys.argv[1])
 def fill():
     try:
@@ -118,7 +121,7 @@ def test_other_item_transforms_are_other_pixels(tmp_path):
         dls = block.dataloaders(data.pairs, bs=1, num_workers=0)
         dls.size = (64, 32)
         stock = dls.valid.one_batch()
-        fast = dataloaders.cached(dls).valid.one_batch()
+        fast = cached(dls).valid.one_batch()
         assert torch.equal(stock[0], fast[0]) and torch.equal(stock[1], fast[1]), method
         first.append(fast[0])
     assert not torch.equal(*first)
@@ -147,27 +150,44 @@ def test_images_with_rare_labels_come_more_often_and_the_same_after_a_resume(tmp
     assert sorted(shares[0] + shares[1]) == sorted(later[0])
 
 
-def test_default_augmentation_is_what_it_was(tmp_path):
-    "The same seed gives the same batch as the formulas written out once more, so that older trainings can be repeated."
-    from torch.nn.functional import affine_grid, grid_sample
-    images, masks = torch.rand(5, 3, 32, 64), torch.randint(0, 24, (5, 32, 64))
-    torch.manual_seed(3)
-    got_images, got_masks = dataloaders.Augment()((images, masks), split_idx=0)
-    torch.manual_seed(3)
-    angle = (torch.rand(5) * 2 - 1) * 5 * np.pi / 180
-    scale = 1 / (1 + torch.rand(5) * 0.15)
-    flip = torch.where(torch.rand(5) < 0.5, -1.0, 1.0)
-    a, b, zero = angle.cos() * scale, angle.sin() * scale, torch.zeros(5)
-    matrices = torch.stack([flip * a, -b / 2, zero, flip * b * 2, a, zero], 1).view(5, 2, 3)
-    grid = affine_grid(matrices, (5, 3, 32, 64), align_corners=False)
-    x = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    y = grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
-    saturation = (1 + (torch.rand(5) * 2 - 1) * 0.4).view(5, 1, 1, 1)
-    contrast = (1 + (torch.rand(5) * 2 - 1) * 0.2).view(5, 1, 1, 1)
-    brightness = (1 + (torch.rand(5) * 2 - 1) * 0.2).view(5, 1, 1, 1)
-    white = (1 + (torch.rand(15) * 2 - 1) * 0.05).view(5, 3, 1, 1)
+def random_factors(n, limit):
+    "Random factors (n,) around 1, at most `limit` above or below."
+    return 1 + (torch.rand(n) * 2 - 1) * limit
+
+
+def reference_matrices(n, aspect):
+    "What `Augment` draws: a rotation of up to 5°, a zoom of up to 1.15, a flip; matrices (n, 2, 3)."
+    angle = (torch.rand(n) * 2 - 1) * 5 * np.pi / 180
+    scale = 1 / (1 + torch.rand(n) * 0.15)
+    flip = torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
+    a, b, zero = angle.cos() * scale, angle.sin() * scale, torch.zeros(n)
+    rows = [flip * a, -b * aspect, zero, flip * b / aspect, a, zero]
+    return torch.stack(rows, 1).view(n, 2, 3)
+
+
+def reference_sample(x, grid, mode):
+    "Images (n, channels, h, w) read where the grid says; their mirror image surrounds them."
+    return grid_sample(x, grid, mode=mode, padding_mode="reflection", align_corners=False)
+
+
+def reference_lighting(x):
+    "Images (n, 3, h, w) with a random saturation, contrast, brightness and white balance."
+    n = len(x)
+    saturation, contrast, brightness = (random_factors(n, limit).view(n, 1, 1, 1) for limit in (0.4, 0.2, 0.2))
+    white = random_factors(3 * n, 0.05).view(n, 3, 1, 1)
     gray, mean = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
     x = gray + (x - gray) * saturation
-    x = ((mean + (x - mean) * contrast) * brightness * white).clamp(0, 1)
-    assert torch.allclose(got_images.as_subclass(torch.Tensor), x, atol=1e-5)
-    assert (got_masks.as_subclass(torch.Tensor) == y).float().mean() > 0.999
+    return ((mean + (x - mean) * contrast) * brightness * white).clamp(0, 1)
+
+
+def test_default_augmentation_is_what_it_was():
+    "The same seed gives the same batch as the formulas written out once more, so that older trainings can be repeated."
+    images, masks = torch.rand(5, 3, 32, 64), torch.randint(0, 24, (5, 32, 64))
+    torch.manual_seed(3)
+    got_images, got_masks = Augment()((images, masks), split_idx=0)
+    torch.manual_seed(3)
+    grid = affine_grid(reference_matrices(5, 32 / 64), (5, 3, 32, 64), align_corners=False)
+    moved = reference_sample(images, grid, "bilinear")
+    moved_masks = reference_sample(masks[:, None].float(), grid, "nearest")[:, 0]
+    assert torch.allclose(got_images.as_subclass(torch.Tensor), reference_lighting(moved), atol=1e-5)
+    assert (got_masks.as_subclass(torch.Tensor) == moved_masks).float().mean() > 0.999

@@ -178,16 +178,26 @@ def _load(trimesh, path: str, up: str, sha256: str) -> tuple[Mesh, np.ndarray]:
 
 def _mesh(pieces: list, axes: np.ndarray) -> tuple[Mesh, np.ndarray]:
     "Pieces of a model as one mesh in the unit cube, and its size (3,) after turning by `axes` (3, 3)"
-    triangles = sum(len(piece.faces) for piece in pieces)
-    if not 0 < triangles <= MAX_TRIANGLES:
-        raise SegError(f"it has {triangles:,} triangles, not 1 to {MAX_TRIANGLES:,}")
+    _check_triangles(pieces)
     position, normal, faces, tint = _joined(pieces)
     position, normal = position @ axes.T, normal @ axes.T
     size = np.ptp(position, axis=0)
-    if not (np.isfinite(size).all() and (size > 0).sum() >= 2):
-        raise SegError("it has no extent")
+    _check_extent(size)
     unit = (position - position.min(0) - size / 2) / np.maximum(size, 1e-9)
     return as_mesh(unit, normal, np.zeros((len(unit), 2)), faces, tint=tint), size
+
+
+def _check_triangles(pieces: list) -> None:
+    "`SegError` where there are no triangles, or too many"
+    triangles = sum(len(piece.faces) for piece in pieces)
+    if not 0 < triangles <= MAX_TRIANGLES:
+        raise SegError(f"it has {triangles:,} triangles, not 1 to {MAX_TRIANGLES:,}")
+
+
+def _check_extent(size: np.ndarray) -> None:
+    "`SegError` unless a size (3,) is that of a solid or of a plate"
+    if not (np.isfinite(size).all() and (size > 0).sum() >= 2):
+        raise SegError("it has no extent")
 
 
 def _joined(pieces: list) -> list[np.ndarray]:
@@ -226,16 +236,23 @@ def _tint(piece, n: int) -> np.ndarray:
 def _material_color(material) -> np.ndarray:
     "Linear color (3,) of a material: its base color times the mean of its texture, which is sRGB"
     factor, texture = getattr(material, "baseColorFactor", None), getattr(material, "baseColorTexture", None)
-    linear = np.ones(3)
-    if factor is not None:
-        factor = np.asarray(factor)
-        linear = factor[:3] / (255 if factor.dtype == np.uint8 else 1)
+    linear = np.ones(3) if factor is None else _base_color(np.asarray(factor))
     if texture is None:
         return linear
+    return linear * _mean_color(texture)
+
+
+def _base_color(factor: np.ndarray) -> np.ndarray:
+    "A material's color (3,), 0..1, of bytes or of floats"
+    return factor[:3] / (255 if factor.dtype == np.uint8 else 1)
+
+
+def _mean_color(texture) -> np.ndarray:
+    "Linear mean (3,) of a texture. `SegError` where it is too large"
     if texture.width * texture.height > MAX_TEXTURE:
         raise SegError(f"its texture has {texture.width} x {texture.height} pixels; a texture may have {MAX_TEXTURE:,}")
     small = np.asarray(texture.convert("RGB").resize((32, 32))) / 255
-    return linear * (small ** GAMMA).mean((0, 1))
+    return (small ** GAMMA).mean((0, 1))
 
 
 # --- in rooms -----------------------------------------------------------------------------------------------------

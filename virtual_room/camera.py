@@ -30,10 +30,7 @@ EFFECTS = ("blur", "vignette", "noise", "jpeg")
 def make_camera(room: Room, rng: Rng, config: RoomConfig = DEFAULT_CONFIG) -> Camera:
     "A person's view from the walkable floor: of the room's middle with a deviation, or of a small object near by"
     development = _development(rng, config)
-    candidates = [o for o in room.objects if o.label.startswith(CLOSE_UP_GROUPS) or o.label in RARE]
-    subject = None
-    if candidates and rng.random() < config.close_up:
-        subject = candidates[int(rng.integers(len(candidates)))]
+    subject = _subject(room, rng, config)
     headroom = max(OVERHEAD, config.camera_height[1] + .1)
     spot = _standing_point(room, rng, subject, headroom)
     eye = np.array([*spot, rng.uniform(*config.camera_height)])
@@ -44,6 +41,14 @@ def make_camera(room: Room, rng: Rng, config: RoomConfig = DEFAULT_CONFIG) -> Ca
         target = _near(rng, subject, .12)
         fov = rng.uniform(*_close_up_fov(config, subject))
     return Camera(tuple(eye.tolist()), target, float(fov), **development)
+
+
+def _subject(room: Room, rng: Rng, config: RoomConfig) -> SceneObject | None:
+    "The object of a close-up; None for a view of the room"
+    candidates = [o for o in room.objects if o.label.startswith(CLOSE_UP_GROUPS) or o.label in RARE]
+    if candidates and rng.random() < config.close_up:
+        return candidates[int(rng.integers(len(candidates)))]
+    return None
 
 
 def _development(rng: Rng, config: RoomConfig) -> dict[str, Any]:

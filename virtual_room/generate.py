@@ -130,21 +130,25 @@ def _tell(text: str) -> None:
 
 def _progress(batches: Iterable[list[np.ndarray]], total: int, say: Say) -> Iterator[np.ndarray]:
     "Pass the label counts on and say, now and then, how far, how fast and how long"
-    terminal = sys.stdout.isatty()
-    pause = TERMINAL_SECONDS if terminal else LOG_SECONDS
+    is_terminal = sys.stdout.isatty()
+    pause = TERMINAL_SECONDS if is_terminal else LOG_SECONDS
     start, done, told = time.perf_counter(), 0, 0.0
     for batch in batches:
         yield from batch
         done += len(batch)
         spent = time.perf_counter() - start
-        if spent - told < pause and done < total:
-            continue
-        told = spent
-        left = (total - done) * spent / done
-        line = f"{done}/{total} pairs, {done / spent:.1f}/s, {left:.0f} s left"
-        say(f"\r{line}   " if terminal else f"{line}\n")
-    if terminal:
+        if spent - told >= pause or done >= total:
+            told = spent
+            line = _progress_line(done, total, spent)
+            say(f"\r{line}   " if is_terminal else f"{line}\n")
+    if is_terminal:
         say("\n")
+
+
+def _progress_line(done: int, total: int, seconds: float) -> str:
+    "How far one is after so many seconds, how fast, and how long it will take"
+    left = (total - done) * seconds / done
+    return f"{done}/{total} pairs, {done / seconds:.1f}/s, {left:.0f} s left"
 
 
 def _summary(manifest: Manifest, plan: Plan, out: str, seconds: float) -> str:

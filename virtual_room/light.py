@@ -97,9 +97,9 @@ def _ambient_occlusion(room: Room, position: np.ndarray, normal: np.ndarray) -> 
         turned_away = 1 - (normal @ np.array(inward)).clip(0)
         share *= 1 - .22 * turned_away * np.exp(-distance.clip(0) / .22)
     ground = np.flatnonzero((position[:, 2] < .02) & (normal[:, 2] > .9))
-    for o in room.objects:
-        if _darkens_floor(o):
-            share[ground] *= 1 - .4 * np.exp(-box_distance(position[ground, :2], o) / .13)
+    for o in filter(_darkens_floor, room.objects):
+        distance = box_distance(position[ground, :2], o)
+        share[ground] *= 1 - .4 * np.exp(-distance / .13)
     return share
 
 
@@ -160,10 +160,17 @@ def _is_clear(position: np.ndarray, end: np.ndarray, boxes: Occluders) -> np.nda
     starts = boxes.turned(position[:, i, None] - boxes.middle[:, i] for i in range(3))
     steps = boxes.turned(end[i] - position[:, i, None] for i in range(3))
     shape = len(position), len(boxes.heading)
-    enter, leave = np.full(shape, .0), np.full(shape, 1.0)
+    enter, leave = np.full(shape, .0), np.full(shape, 1.0)  # shares of the way
     for start, step, half in zip(starts, steps, boxes.half.T):
-        step = np.where(np.abs(step) < 1e-9, 1e-9, step)
-        center, reach = -start / step, half / np.abs(step)
-        np.maximum(enter, center - reach, out=enter)
-        np.minimum(leave, center + reach, out=leave)
-    return ~((enter < leave) & (leave > .001)).any(1)
+        into, out_of = _slab(start, step, half)
+        np.maximum(enter, into, out=enter)
+        np.minimum(leave, out_of, out=leave)
+    is_inside = (enter < leave) & (leave > .001)
+    return ~is_inside.any(1)
+
+
+def _slab(start: np.ndarray, step: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "At which shares (V, B) of the way one enters and leaves a slab of half this thickness around 0"
+    step = np.where(np.abs(step) < 1e-9, 1e-9, step)
+    center, reach = -start / step, half / np.abs(step)
+    return center - reach, center + reach

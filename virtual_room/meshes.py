@@ -38,17 +38,22 @@ def build_mesh(room: Room) -> RoomMesh:
     "All primitives of a room, those of one shape next to each other"
     owned = [(i, p) for i, o in enumerate(room.objects) for p in o.model.primitives]
     table = _primitive_table(room, owned)
-    families = [_family(p.shape) for _, p in owned]
-    order = sorted(range(len(owned)), key=lambda row: repr(families[row]))
     blocks, triangles, first = [], [None] * len(owned), 0
-    for family, group in groupby(order, key=families.__getitem__):
-        rows, unit_mesh = list(group), mesh(family)
+    for family, rows in _rows_of_families(owned):
+        unit_mesh = mesh(family)
         blocks.append(_block({name: column[rows] for name, column in table.items()}, unit_mesh))
         for row in rows:
             triangles[row] = unit_mesh.triangles + first
             first += len(unit_mesh.unit)
     columns = [np.concatenate(arrays) for arrays in zip(*blocks)]
     return RoomMesh(*columns, _runs(owned, triangles))
+
+
+def _rows_of_families(owned: list[Owned]) -> list[tuple[tuple, list[int]]]:
+    "Each family of shapes with the rows of its primitives, in an order of their own"
+    families = [_family(p.shape) for _, p in owned]
+    order = sorted(range(len(owned)), key=lambda row: repr(families[row]))
+    return [(family, list(rows)) for family, rows in groupby(order, key=families.__getitem__)]
 
 
 def on_architecture(room: Room, owner: np.ndarray) -> np.ndarray:
@@ -105,14 +110,19 @@ def _runs(owned: list[Owned], triangles: list[np.ndarray]) -> list[Run]:
 def _block(table: dict[str, np.ndarray], m: Mesh) -> tuple[np.ndarray, ...]:
     "Position, normal, uv, tint, emission and owner of every vertex of primitives of one mesh"
     position, normal, local = place(m, table["size"], table["origin"], table["rotation"], table["cut"])
-    fitted = (table["tile"] == 0)[:, None, None]
-    tile = np.where(table["tile"] == 0, 1, table["tile"])[:, None, None]
-    projected = box_map(m, local, table["size"], table["grained"])
-    uv = np.where(fitted, m.uv, (projected + table["shift"][:, None]) / tile)
+    uv = _texture_coordinates(table, m, local)
     tint, emission, owner = (np.repeat(table[name], len(m.unit), axis=0) for name in ("color", "emission", "owner"))
     if m.tint is not None:
         tint = tint * np.tile(m.tint, (len(position), 1))
     return position.reshape(-1, 3), normal.reshape(-1, 3), uv.reshape(-1, 2), tint, emission, owner
+
+
+def _texture_coordinates(table: dict[str, np.ndarray], m: Mesh, local: np.ndarray) -> np.ndarray:
+    "(P, V, 2): the mesh's own where a texture is fitted to the shape, else meters in tiles"
+    is_fitted = (table["tile"] == 0)[:, None, None]
+    tile = np.where(table["tile"] == 0, 1, table["tile"])[:, None, None]
+    projected = box_map(m, local, table["size"], table["grained"])
+    return np.where(is_fitted, m.uv, (projected + table["shift"][:, None]) / tile)
 
 
 def contact_shadows(room: Room) -> np.ndarray:
@@ -172,14 +182,18 @@ def _joint_strips(wall: Wall, room: Room) -> list[np.ndarray]:
     "Behind both sides of the pieces of a wall that lie over or under an opening"
     strips = []
     for piece in room.objects[wall.index].model.primitives:
-        if piece.shape[0] != "panel" or piece.size[2] >= room.height:
-            continue
-        half_width, half_height = piece.size[0] / 2, piece.size[2] / 2
-        middle = piece.center[0] + wall.length / 2
-        low, high = piece.center[2] - half_height, piece.center[2] + half_height
-        for side in (middle - half_width, middle + half_width):
-            strips.append(_upright_strip(wall, side - STRIP, side + STRIP, low, high))
+        if piece.shape[0] == "panel" and piece.size[2] < room.height:
+            strips += _side_strips(wall, piece)
     return strips
+
+
+def _side_strips(wall: Wall, piece: Primitive) -> list[np.ndarray]:
+    "Behind the left and the right edge of a piece of a wall"
+    half_width, half_height = piece.size[0] / 2, piece.size[2] / 2
+    middle = piece.center[0] + wall.length / 2
+    low, high = piece.center[2] - half_height, piece.center[2] + half_height
+    sides = (middle - half_width, middle + half_width)
+    return [_upright_strip(wall, side - STRIP, side + STRIP, low, high) for side in sides]
 
 
 def _is_outside(point: np.ndarray, room: Room) -> bool:

@@ -47,14 +47,23 @@ def grid_of(room: Room) -> tuple[int, int, int]:
 
 def _shell(room: Room) -> np.ndarray:
     "The grid of an empty room"
-    shape = grid_of(room)
-    z, y, x = (np.arange(n) for n in shape)
-    flat = np.stack(np.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
-    centers = (flat + .5) * CELL + origin(room)[:2]
-    inside = (edge_distance(centers, room.outline) > 0).reshape(shape[1:])
-    height = (z + .5) * CELL + origin(room)[2]
-    between = ((height > 0) & (height < room.height))[:, None, None]
+    inside = _inside_outline(room)
+    between = _below_ceiling(room)[:, None, None]
     return np.where(inside & between, 0, 255).astype(np.uint8)
+
+
+def _inside_outline(room: Room) -> np.ndarray:
+    "Which columns of cells (Y, X) have their middle inside the room's outline"
+    _, y, x = (np.arange(n) for n in grid_of(room))
+    columns = np.stack(np.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+    centers = (columns + .5) * CELL + origin(room)[:2]
+    return (edge_distance(centers, room.outline) > 0).reshape(len(y), len(x))
+
+
+def _below_ceiling(room: Room) -> np.ndarray:
+    "Which layers of cells (Z,) have their middle between floor and ceiling"
+    height = (np.arange(grid_of(room)[0]) + .5) * CELL + origin(room)[2]
+    return (height > 0) & (height < room.height)
 
 
 def _box_in_cells(room: Room, o: SceneObject, p: Primitive) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,15 +77,28 @@ def _box_in_cells(room: Room, o: SceneObject, p: Primitive) -> tuple[np.ndarray,
 
 def _occupy(grid: np.ndarray, middle: np.ndarray, half: np.ndarray, rotation: np.ndarray) -> None:
     "Fill the cells whose middle is inside a box"
-    reach = np.abs(rotation) @ half
-    low = np.maximum(np.ceil(middle - reach), 0).astype(int)
-    high = np.minimum(np.floor(middle + reach) + 1, grid.shape[::-1]).astype(int)
+    low, high = _cells_around(grid, middle, half, rotation)
     if (low >= high).any():
         return
     x, y, z = (np.arange(a, b) - m for a, b, m in zip(low, high, middle))
     inside = True
-    for i in range(3):
-        own = x * rotation[0, i] + y[:, None] * rotation[1, i] + z[:, None, None] * rotation[2, i]
-        inside = inside & (np.abs(own) <= half[i])
+    for axis in range(3):
+        own = _along(rotation[:, axis], x, y, z)
+        inside = inside & (np.abs(own) <= half[axis])
     x_range, y_range, z_range = (slice(a, b) for a, b in zip(low, high))
     grid[z_range, y_range, x_range][inside] = 255
+
+
+def _cells_around(
+    grid: np.ndarray, middle: np.ndarray, half: np.ndarray, rotation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    "The first cell (x, y, z) that a box may reach, and the one after the last"
+    reach = np.abs(rotation) @ half
+    low = np.maximum(np.ceil(middle - reach), 0)
+    high = np.minimum(np.floor(middle + reach) + 1, grid.shape[::-1])
+    return low.astype(int), high.astype(int)
+
+
+def _along(direction: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    "How far (Z, Y, X) the cells at these distances from a box's middle lie along a direction (3,)"
+    return x * direction[0] + y[:, None] * direction[1] + z[:, None, None] * direction[2]

@@ -53,10 +53,7 @@ def textured(name: str, renderer: str = "fast") -> p3.RenderState:
     """
     if name.startswith("plain"):
         return p3.RenderState.makeEmpty()
-    pixels = texture(name)
-    loaded = p3.Texture(name)
-    loaded.setup2dTexture(pixels.shape[1], pixels.shape[0], p3.Texture.TUnsignedByte, p3.Texture.FRgb)
-    loaded.setRamImage(np.ascontiguousarray(pixels[::-1, :, ::-1]).tobytes())
+    loaded = _loaded(name)
     is_fitted = name.partition(":")[0] in FITTED
     wrap = p3.SamplerState.WMClamp if is_fitted else p3.SamplerState.WMRepeat
     loaded.setWrapU(wrap)
@@ -64,6 +61,16 @@ def textured(name: str, renderer: str = "fast") -> p3.RenderState:
     loaded.setMinfilter(p3.SamplerState.FTLinearMipmapLinear)
     loaded.setMagfilter(p3.SamplerState.FTLinear)
     return p3.RenderState.make(p3.TextureAttrib.make(loaded))
+
+
+def _loaded(name: str) -> p3.Texture:
+    "The pixels of a texture in the engine, whose images begin with the lowest row and with blue"
+    pixels = texture(name)
+    height, width = pixels.shape[:2]
+    loaded = p3.Texture(name)
+    loaded.setup2dTexture(width, height, p3.Texture.TUnsignedByte, p3.Texture.FRgb)
+    loaded.setRamImage(np.ascontiguousarray(pixels[::-1, :, ::-1]).tobytes())
+    return loaded
 
 
 def look_through(path: p3.NodePath, position: tuple, target: tuple) -> None:

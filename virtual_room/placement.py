@@ -60,13 +60,13 @@ class Layout:
     def _leaves_bounds(self, o: SceneObject) -> bool:
         return bool((o.footprint < self.low).any() or (o.footprint > self.high).any())
 
-    def clear_of_others(self, o: SceneObject, gap: float, but: int = -1) -> bool:
-        "Apart from all objects other than number `but`; rugs and the shell of the room are no obstacle"
+    def clear_of_others(self, o: SceneObject, gap: float, ignored: int = -1) -> bool:
+        "Apart from all objects other than number `ignored`; rugs and the shell of the room are no obstacle"
         x, y, radius, low, high = _reach_of(o)
         reach = self._reach
         close = np.hypot(reach[:, 0] - x, reach[:, 1] - y) < reach[:, 2] + radius + gap
         near = (reach[:, 3] < high) & (reach[:, 4] > low) & close
-        return all(apart(o, self.objects[i], gap) for i in np.flatnonzero(near) if i != but)
+        return all(apart(o, self.objects[i], gap) for i in np.flatnonzero(near) if i != ignored)
 
     def add(self, o: SceneObject) -> int:
         "Put the object into the room as it is; its index"
@@ -90,8 +90,8 @@ class Layout:
             slack = wall.length - w - 2 * gap
             if slack <= 0:
                 continue
-            share = self._share(centered and attempt < CENTERED_TRIES)
-            s = wall.length / 2 - slack / 2 + slack * share
+            near_middle = centered and attempt < CENTERED_TRIES
+            s = wall.length / 2 - slack / 2 + slack * self._share(near_middle)
             o = self.back_to(model, wall, s, z, off)
             if self.fits(replace(o, model=with_space), gap):
                 return self.add(o)
@@ -129,13 +129,18 @@ class Layout:
         high = np.maximum(self.high - reach * .7, low + .01)
         for _ in range(tries):
             spot = self.rng.uniform(low, high)
-            if near_wall and edge_distance(spot[None], self.outline)[0] > reach + .25:
+            if near_wall and self._is_far_from_walls(spot, reach):
                 continue
             heading = self._toward_middle(spot) if face_middle else self.rng.uniform(0, 360)
-            o = SceneObject(model, (float(spot[0]), float(spot[1]), 0.0), float(heading), FLOOR)
+            x, y = spot.tolist()
+            o = SceneObject(model, (x, y, 0.0), float(heading), FLOOR)
             if self.fits(o, gap):
                 return self.add(o)
         return None
+
+    def _is_far_from_walls(self, spot: np.ndarray, reach: float) -> bool:
+        "Is there more than a hand's breadth between the walls and an object of this reach?"
+        return bool(edge_distance(spot[None], self.outline)[0] > reach + .25)
 
     def _toward_middle(self, spot: np.ndarray) -> float:
         "A heading more or less towards the middle of the room"
@@ -154,15 +159,22 @@ class Layout:
         for i in self.rng.permutation(len(under.model.supports))[:TRIED_SURFACES]:
             surface = under.model.supports[i]
             z = under.bottom + surface.z
-            bounds = _free_bounds(surface, model, turn, back)
-            if bounds is None or z + model.size[2] > self.height:
-                continue
-            spots = self.rng.uniform(*bounds, (tries, 2)) @ rotation_2d(under.heading).T + under.at[:2]
-            for x, y in spots[self._roomy(spots, z, model)]:
+            for x, y in self._free_spots(under, surface, model, turn, back, tries):
                 o = SceneObject(model, (float(x), float(y), z), under.heading + turn, index)
                 if self.clear_of_others(o, .015, index):
                     return self.add(o)
         return None
+
+    def _free_spots(
+        self, under: SceneObject, surface: SupportSurface, model: Model, turn: float, back: bool, tries: int
+    ) -> np.ndarray:
+        "Random spots (N, 2) on a surface of an object where a model is likely to fit; at most `tries`"
+        z = under.bottom + surface.z
+        bounds = _free_bounds(surface, model, turn, back)
+        if bounds is None or z + model.size[2] > self.height:
+            return np.zeros((0, 2))
+        spots = self.rng.uniform(*bounds, (tries, 2)) @ rotation_2d(under.heading).T + under.at[:2]
+        return spots[self._roomy(spots, z, model)]
 
     def _roomy(self, spots: np.ndarray, z: float, model: Model) -> np.ndarray:
         "At which spots (N, 2) is the model's round reach free of the objects at the same height? (N,)"

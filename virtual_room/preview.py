@@ -23,13 +23,18 @@ def contact_sheet(plan: Plan, n: int) -> Image.Image:
     pairs = [maker.pair(i) for i in range(n)]
     sheet = panel(_rows(pairs), height=SIDE)
     names = legend(np.stack([mask for _, mask in pairs]), ROOM_LABELS)
-    left = sheet.width + GAP
-    out = Image.new("RGB", (left + names.width, max(sheet.height, names.height + MARGIN)), "white")
+    left, height = sheet.width + GAP, max(sheet.height, names.height + MARGIN)
+    out = Image.new("RGB", (left + names.width, height), "white")
     out.paste(sheet, (0, 0))
     out.paste(names, (left, 0))
-    font = ImageFont.load_default(LETTER)
-    ImageDraw.Draw(out).multiline_text((left + 4, names.height + 6), figures(pairs), fill="black", font=font)
+    _write_below(out, figures(pairs), left + 4, names.height + 6)
     return out
+
+
+def _write_below(image: Image.Image, text: str, x: int, y: int) -> None:
+    "Write lines of text into an image, their upper left corner at (x, y)"
+    font = ImageFont.load_default(LETTER)
+    ImageDraw.Draw(image).multiline_text((x, y), text, fill="black", font=font)
 
 
 def _rows(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[list[Image.Image]]:

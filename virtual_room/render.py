@@ -63,17 +63,33 @@ class FastRenderer:
         self.color: View | None = None
         self.color = self.open_view("color", size * supersampling, vertex_colors())
         self.color.camera.setCameraMask(p3.BitMask32.bit(0))
-        self.numbers = self.open_view("numbers", self.tile * MASK_SAMPLING, p3.RenderState.makeEmpty())
-        self.numbers.camera.setCameraMask(ANNOTATIONS)
-        self.numbers.camera.setTagStateKey("instance")
-        for i in range(MAX_OBJECTS):
-            self.numbers.camera.setTagState(str(i), _instance_state(i))
+        self.numbers = self._open_numbers()
         self.labels = np.zeros(1, np.uint8)
         self.surfaces: Surfaces | None = None
         self.facets = FacetScene(self)
 
+    def _open_numbers(self) -> View:
+        "The view that shows each object in the color of its number"
+        view = self.open_view("numbers", self.tile * MASK_SAMPLING, p3.RenderState.makeEmpty())
+        view.camera.setCameraMask(ANNOTATIONS)
+        view.camera.setTagStateKey("instance")
+        for i in range(MAX_OBJECTS):
+            view.camera.setTagState(str(i), _instance_state(i))
+        return view
+
     def open_view(self, name: str, side: int, state: p3.RenderState) -> View:
-        "A view of the scene; all but the first share its graphics state"
+        "A view of the scene, square, with `side` pixels a side"
+        buffer = self._open_buffer(name, side)
+        target = p3.Texture()
+        buffer.addRenderTexture(target, p3.GraphicsOutput.RTMCopyRam)
+        camera = p3.Camera(name, p3.PerspectiveLens())
+        camera.getLens().setNearFar(NEAR, FAR)
+        camera.setInitialState(state)
+        buffer.makeDisplayRegion().setCamera(self.root.attachNewNode(camera))
+        return View(buffer, camera, target)
+
+    def _open_buffer(self, name: str, side: int) -> p3.GraphicsOutput:
+        "A black buffer; all but the first share its graphics state. Raises `SegError` where it is too large"
         properties = p3.FrameBufferProperties()
         properties.setRgbColor(True)
         properties.setDepthBits(1)
@@ -85,13 +101,7 @@ class FastRenderer:
         if buffer is None:
             raise SegError(f"the renderer gives no image of {side} px; choose a smaller --size")
         buffer.setClearColor((0, 0, 0, 1))
-        target = p3.Texture()
-        buffer.addRenderTexture(target, p3.GraphicsOutput.RTMCopyRam)
-        camera = p3.Camera(name, p3.PerspectiveLens())
-        camera.getLens().setNearFar(NEAR, FAR)
-        camera.setInitialState(state)
-        buffer.makeDisplayRegion().setCamera(self.root.attachNewNode(camera))
-        return View(buffer, camera, target)
+        return buffer
 
     def show(self, room: Room) -> None:
         "Replace the room that is drawn"
@@ -159,8 +169,7 @@ class FastRenderer:
     def geometry(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         "Depth (H, W) and facet normals (H, W, 3) at each pixel's center, see `Renderer`"
         self.facets.fill(self.surfaces)
-        seen = self.at_centers(self.facets.view, camera)
-        facet = seen[..., 0] + 256 * seen[..., 1] + 65536 * seen[..., 2] - 1
+        facet = _numbers_of(self.at_centers(self.facets.view, camera)) - 1
         corners = (self.facets.corners - np.asarray(camera.at)) @ camera_axes(camera).T
         normal = _facing_camera(corners)[facet]
         depth = _depth_on_planes(normal, corners[facet], camera.fov)
@@ -367,25 +376,41 @@ def _facing_camera(corners: np.ndarray) -> np.ndarray:
 
 def _depth_on_planes(normal: np.ndarray, corners: np.ndarray, fov: float) -> np.ndarray:
     "Where the ray of each pixel meets its triangle's plane: meters along the view (H, W), within the triangle's depths"
-    size = len(normal)
-    x = ((np.arange(size) + .5) / size * 2 - 1) * np.tan(np.radians(fov / 2))
+    x = _rays(len(normal), fov)
     along = normal[..., 0] * x + normal[..., 1] * x[:, None] + normal[..., 2]
-    depth = (normal * corners[..., 0, :]).sum(2) / np.where(along > -1e-9, -1e-9, along)
-    return depth.clip(corners[..., 2].min(2), corners[..., 2].max(2))
+    to_plane = (normal * corners[..., 0, :]).sum(2)
+    depth = to_plane / np.where(along > -1e-9, -1e-9, along)
+    depths = corners[..., 2]
+    return depth.clip(depths.min(2), depths.max(2))
+
+
+def _rays(size: int, fov: float) -> np.ndarray:
+    "How far (size,) the rays of the pixels of a row go to the right, a meter ahead"
+    return ((np.arange(size) + .5) / size * 2 - 1) * np.tan(np.radians(fov / 2))
+
+
+def _numbers_of(colors: np.ndarray) -> np.ndarray:
+    "The numbers (H, W) that colors (H, W, 3) stand for, the lowest digit in red"
+    return colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
+
+
+def _number_colors(n: int) -> np.ndarray:
+    "Colors (n, 3), 0..1, of the numbers 1 to n; the half keeps the software renderer's rounding exact"
+    number = np.arange(1, n + 1)
+    digits = np.stack([number // 256 ** channel % 256 for channel in range(3)], 1)
+    return (digits + .5) / 256
 
 
 def _numbered_triangles(corners: np.ndarray) -> p3.GeomNode:
     "Triangles (T, 3, 3), the i-th in the color of the number i + 1; floats, since bytes come out one off"
-    number = np.arange(1, len(corners) + 1)
-    rows = np.ones((len(corners), 3, 7), np.float32)
+    n = len(corners)
+    rows = np.ones((n, 3, 7), np.float32)
     rows[..., :3] = corners
-    for channel in range(3):
-        digit = number // 256 ** channel % 256
-        rows[..., 3 + channel] = ((digit + .5) / 256)[:, None]
+    rows[..., 3:6] = _number_colors(n)[:, None]
     position = (p3.InternalName.getVertex(), 3, p3.Geom.CPoint)
     color = (p3.InternalName.getColor(), 4, p3.Geom.CColor)
     vertices = vertex_table("facets", rows.reshape(-1, 7), vertex_layout(position, color))
     flat = p3.RenderState.make(p3.ShadeModelAttrib.make(p3.ShadeModelAttrib.MFlat), 100)
     node = p3.GeomNode("facets")
-    node.addGeom(triangles(vertices, np.arange(len(corners) * 3).reshape(-1, 3)), flat)
+    node.addGeom(triangles(vertices, np.arange(n * 3).reshape(-1, 3)), flat)
     return node

@@ -67,9 +67,7 @@ class ShadedRenderer:
         planes = _COLOR + _GEOMETRY if geometry else _COLOR
         self.eye = self._view("room", self.fine, planes, _shader("room"))
         self.lamp = self._view("shadow", SHADOW_SIDE, _DEPTH, _shader("depth"))
-        self.shadow, = self.lamp.targets
-        self.shadow.setMinfilter(p3.SamplerState.FTShadow)
-        self.shadow.setMagfilter(p3.SamplerState.FTShadow)
+        self.shadow = _shadow_map(self.lamp)
         self.labels = np.zeros(1, np.uint8)
         self.last: tuple[Camera | None, list[np.ndarray]] = (None, [])
 
@@ -77,20 +75,11 @@ class ShadedRenderer:
         "A view that is drawn when it is asked for only"
         is_depth = planes == _DEPTH
         buffer = self._buffer(name, side, 0 if is_depth else len(planes) - 1, has_color=not is_depth)
-        mode = p3.GraphicsOutput.RTMBindOrCopy if is_depth else p3.GraphicsOutput.RTMCopyRam
-        targets = [p3.Texture(name) for _ in planes]
-        for target, plane in zip(targets, planes):
-            buffer.addRenderTexture(target, mode, plane)
+        targets = _add_planes(buffer, name, planes)
         weakref.finalize(self, self.engine.removeWindow, buffer)
         buffer.setActive(False)
-        for plane in planes:
-            buffer.setClearActive(plane, True)
-            buffer.setClearValue(plane, (1, 1, 1, 1) if is_depth else (0, 0, 0, 0))
-        attributes = [p3.ShaderAttrib.make(shader)]
-        if is_depth:
-            attributes.append(p3.CullFaceAttrib.make(p3.CullFaceAttrib.MCullNone))
         camera = p3.Camera(name, p3.PerspectiveLens())
-        camera.setInitialState(p3.RenderState.make(*attributes))
+        camera.setInitialState(_drawing_state(shader, both_sides=is_depth))
         path = self.root.attachNewNode(camera)
         buffer.makeDisplayRegion().setCamera(path)
         return View(buffer, path, targets)
@@ -175,12 +164,9 @@ class ShadedRenderer:
         "Depth (H, W) and facet normals (H, W, 3) at each pixel's center, see `Renderer`"
         in_order = [2, 1, 0, 3]  # red first
         deep, flat = (plane[1::2, 1::2, in_order].astype(np.float32) for plane in self.planes(camera)[2:])
-        depth = (deep[..., :3] @ np.float32([65536, 256, 1])) * (DEEPEST / 2 ** 24)
-        x, y = (flat[..., i:i + 2] @ np.float32([256, 1]) / 32767 - 1 for i in (0, 2))
-        is_ahead = np.where(deep[..., 3] > 0, 1, -1)
-        z = np.sqrt((1 - x * x - y * y).clip(0)) * is_ahead
-        normal = np.where(depth[..., None] > 0, np.stack([x, y, z], 2), 0)
-        return depth, normal.astype(np.float32)
+        depth = _decoded_depth(deep)
+        normal = _decoded_normals(flat, is_ahead=deep[..., 3] > 0)
+        return depth, np.where(depth[..., None] > 0, normal, 0).astype(np.float32)
 
     def uncovered(self, camera: Camera, objects: list[int]) -> list[int]:
         "Pixels that each of the objects would have if nothing stood before it"
@@ -205,6 +191,47 @@ class ShadedRenderer:
         return develop(camera, light, top, meter(camera, light.max(axis=2) / top))
 
 
+def _shadow_map(lamp: View) -> p3.Texture:
+    "What the lamp sees, as a texture that shaders ask whether a place is in the shadow"
+    shadow, = lamp.targets
+    shadow.setMinfilter(p3.SamplerState.FTShadow)
+    shadow.setMagfilter(p3.SamplerState.FTShadow)
+    return shadow
+
+
+def _add_planes(buffer: p3.GraphicsOutput, name: str, planes: tuple[int, ...]) -> list[p3.Texture]:
+    "Let a buffer write its planes to textures, each cleared before; color planes are copied to the main memory"
+    is_depth = planes == _DEPTH
+    mode = p3.GraphicsOutput.RTMBindOrCopy if is_depth else p3.GraphicsOutput.RTMCopyRam
+    nothing = (1, 1, 1, 1) if is_depth else (0, 0, 0, 0)
+    targets = [p3.Texture(name) for _ in planes]
+    for target, plane in zip(targets, planes):
+        buffer.addRenderTexture(target, mode, plane)
+        buffer.setClearActive(plane, True)
+        buffer.setClearValue(plane, nothing)
+    return targets
+
+
+def _drawing_state(shader: p3.Shader, both_sides: bool) -> p3.RenderState:
+    "The state in which a camera draws: by a shader, triangles from one side or from both"
+    attributes = [p3.ShaderAttrib.make(shader)]
+    if both_sides:
+        attributes.append(p3.CullFaceAttrib.make(p3.CullFaceAttrib.MCullNone))
+    return p3.RenderState.make(*attributes)
+
+
+def _decoded_depth(deep: np.ndarray) -> np.ndarray:
+    "Meters (H, W) of a plane (H, W, 4) that holds 24 bits in red, green and blue"
+    return (deep[..., :3] @ np.float32([65536, 256, 1])) * (DEEPEST / 2 ** 24)
+
+
+def _decoded_normals(flat: np.ndarray, is_ahead: np.ndarray) -> np.ndarray:
+    "Unit vectors (H, W, 3) of a plane (H, W, 4) that holds x and y in 16 bits each; the sign of z is given apart"
+    x, y = (flat[..., i:i + 2] @ np.float32([256, 1]) / 32767 - 1 for i in (0, 2))
+    z = np.sqrt((1 - x * x - y * y).clip(0)) * np.where(is_ahead, 1, -1)
+    return np.stack([x, y, z], 2)
+
+
 def strongest(room: Room) -> list[Light]:
     "The lights that are drawn, the strongest first: the sun, then by color and area"
     return sorted(room.lights, key=_strength, reverse=True)[:LIGHTS]
@@ -224,9 +251,9 @@ def light_inputs(room: Room, scale: float) -> dict[str, Any]:
     padded = lights + [none] * (LIGHTS - len(lights))
     sun_shines = bool(lights) and not lights[0].area
     return dict(
-        light_at=p3.PTALVecBase3f([_vector(light.at) for light in padded]),
-        light_normal=p3.PTALVecBase3f([_vector(light.normal) for light in padded]),
-        light_color=p3.PTALVecBase3f([_vector(light.color) for light in padded]),
+        light_at=_vectors([light.at for light in padded]),
+        light_normal=_vectors([light.normal for light in padded]),
+        light_color=_vectors([light.color for light in padded]),
         light_area=p3.PTAFloat([float(light.area) for light in padded]),
         lights=len(lights),
         ambient=_vector(room.ambient),
@@ -250,6 +277,10 @@ def _vector(values: Any) -> p3.LVecBase3f:
     return p3.LVecBase3f(*map(float, values))
 
 
+def _vectors(rows: list[Any]) -> p3.PTALVecBase3f:
+    return p3.PTALVecBase3f([_vector(row) for row in rows])
+
+
 def _middle(room: Room) -> list[float]:
     "Of the room's bounding box"
     return [*(room.low + room.high) / 2, room.height / 2]
@@ -258,20 +289,31 @@ def _middle(room: Room) -> list[float]:
 def _aim(lamp: p3.NodePath, light: Light, room: Room) -> None:
     "Let a camera look from a light: in at a window, down from a ceiling, else to the floor; from the sun at all"
     ahead = _light_direction(light, room)
-    at = np.array(light.at)
     if light.area:
-        lens = p3.PerspectiveLens()
-        lens.setFov(140)
-        lens.setNearFar(.1 if any(light.normal) else .4, 15)
+        lens, at = _lamp_lens(light), np.array(light.at)
     else:
-        lens = p3.OrthographicLens()
         reach = float(np.linalg.norm([*np.ptp(room.outline, axis=0), room.height])) / 2
-        at = np.array(_middle(room)) - (reach + 1) * ahead
-        lens.setFilmSize(2 * reach, 2 * reach)
-        lens.setNearFar(.1, 2 * reach + 2)
+        lens, at = _sun_lens(reach), np.array(_middle(room)) - (reach + 1) * ahead
     lamp.node().setLens(lens)
     position, target = map(float, at), at + ahead
     look_through(lamp, tuple(position), tuple(target))
+
+
+def _lamp_lens(light: Light) -> p3.Lens:
+    "A wide lens; that of a lamp begins behind its own shade"
+    is_window = any(light.normal)
+    lens = p3.PerspectiveLens()
+    lens.setFov(140)
+    lens.setNearFar(.1 if is_window else .4, 15)
+    return lens
+
+
+def _sun_lens(reach: float) -> p3.Lens:
+    "Parallel rays over a ball of a radius of `reach` meters, from a meter before it"
+    lens = p3.OrthographicLens()
+    lens.setFilmSize(2 * reach, 2 * reach)
+    lens.setNearFar(.1, 2 * reach + 2)
+    return lens
 
 
 def _light_direction(light: Light, room: Room) -> np.ndarray:
@@ -300,16 +342,21 @@ def assembled(m: RoomMesh, shell: set[int]) -> p3.NodePath:
 
     The objects in `shell` come last, since most of their pixels are hidden.
     """
-    gloss = np.zeros(len(m.position), np.float32)
-    for _, name, indices in m.runs:
-        gloss[indices] = GLOSS.get(name.partition(":")[0], 0)
-    extra = np.column_stack([m.owner + 1, m.emission, gloss])
+    extra = np.column_stack([m.owner + 1, m.emission, _gloss(m)])
     rows = np.hstack([m.position, m.normal, m.tint, m.uv, extra]).astype(np.float32)
     vertices = vertex_table("room", rows, _layout())
     node = p3.GeomNode("room")
     for _, name, indices in sorted(m.runs, key=lambda run: run[0] in shell):
         node.addGeom(triangles(vertices, indices), textured(name, "shaded"))
     return p3.NodePath(node)
+
+
+def _gloss(m: RoomMesh) -> np.ndarray:
+    "How much each vertex (V,) shines, by the kind of its texture"
+    gloss = np.zeros(len(m.position), np.float32)
+    for _, name, indices in m.runs:
+        gloss[indices] = GLOSS.get(name.partition(":")[0], 0)
+    return gloss
 
 
 @lru_cache(maxsize=1)

@@ -56,19 +56,28 @@ def mesh(description: tuple) -> Mesh:
 @shape("bevel")
 def bevel(radius: float = 0.0) -> Mesh:
     "A box whose edges are cut by `radius` meters; shared vertices make the cuts look round"
-    sides = [np.eye(3)[axis] * sign for axis in range(3) for sign in (-1, 1)]
-    normal = np.repeat(sides, 4, axis=0)
+    normal = _side_normals()
     around = np.tile([[-1, -1], [1, -1], [1, 1], [-1, 1]], (6, 1))
     corner = np.where(normal != 0, normal, 0)
     corner[normal == 0] = around.ravel()
-    first = np.arange(0, 24, 4)[:, None]
-    faces = [first + [0, 1, 2], first + [0, 2, 3]]
+    triangles = _side_triangles()
     if radius:
-        faces.append(_bevel_cuts(corner, normal))
-    triangles = np.concatenate(faces)
+        triangles = np.concatenate([triangles, _bevel_cuts(corner, normal)])
     cut = normal - corner
     facing_out = _outward(corner / 2 + .1 * cut, triangles, normal)
     return as_mesh(corner / 2, normal, (around + 1) / 2, facing_out, radius * cut)
+
+
+def _side_normals() -> np.ndarray:
+    "The normals (24, 3) of a box, four equal ones for each of its six sides"
+    sides = [np.eye(3)[axis] * sign for axis in range(3) for sign in (-1, 1)]
+    return np.repeat(sides, 4, axis=0)
+
+
+def _side_triangles() -> np.ndarray:
+    "The triangles (12, 3) of the six sides of a box, two of four vertices each"
+    first = np.arange(0, 24, 4)[:, None]
+    return np.concatenate([first + [0, 1, 2], first + [0, 2, 3]])
 
 
 def _bevel_cuts(corner: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -79,12 +88,20 @@ def _bevel_cuts(corner: np.ndarray, normal: np.ndarray) -> np.ndarray:
         cuts.append(here)
         for axis in range(3):
             if c[axis] > 0:
-                continue
+                continue  # the edge belongs to the corner at its other end
             opposite = tuple(np.where(np.arange(3) == axis, 1, c))
-            a = [i for i in here if not normal[i][axis]]
-            b = [i for i in vertices_at[opposite] if not normal[i][axis]]
-            cuts += [[a[0], a[1], b[0]], [a[1], b[1], b[0]]]
+            cuts += _edge_strip(_beside_edge(here, normal, axis), _beside_edge(vertices_at[opposite], normal, axis))
     return np.array(cuts)
+
+
+def _beside_edge(vertices: list[int], normal: np.ndarray, axis: int) -> list[int]:
+    "The two of a corner's three vertices whose sides meet in the edge along an axis"
+    return [i for i in vertices if not normal[i][axis]]
+
+
+def _edge_strip(a: list[int], b: list[int]) -> list[list[int]]:
+    "Two triangles between two vertices at one end of an edge and two at the other"
+    return [[a[0], a[1], b[0]], [a[1], b[1], b[0]]]
 
 
 def _outward(position: np.ndarray, triangles: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -114,17 +131,30 @@ def _grid(rows: int, columns: int) -> np.ndarray:
 @shape("soft")
 def soft(power: float = 1.0, around: int = 14, up: int = 8) -> Mesh:
     "A superellipsoid: power 1 is a ball, smaller ones come near a cushion or a box"
+    longitude, latitude = _sphere_angles(around, up)
+    flat = _signed_power(np.cos(latitude), power)
+    x = flat * _signed_power(np.cos(longitude), power)
+    y = flat * _signed_power(np.sin(longitude), power)
+    z = _signed_power(np.sin(latitude), power)
+    unit = np.stack([x, y, z], 1) / 2
+    uv = np.stack([longitude / 2 / np.pi, latitude / np.pi + .5], 1)
+    return as_mesh(unit, _soft_normals(unit, power), uv, _grid(up, around))
+
+
+def _sphere_angles(around: int, up: int) -> tuple[np.ndarray, np.ndarray]:
+    "Longitude and latitude (V,) of a grid of vertices on a ball, in radians"
     longitude, latitude = np.meshgrid(np.linspace(0, 2 * np.pi, around + 1), np.linspace(-np.pi / 2, np.pi / 2, up + 1))
-    t, p = longitude.ravel(), latitude.ravel()
-    flat = _bent(np.cos(p), power)
-    unit = np.stack([flat * _bent(np.cos(t), power), flat * _bent(np.sin(t), power), _bent(np.sin(p), power)], 1) / 2
+    return longitude.ravel(), latitude.ravel()
+
+
+def _soft_normals(unit: np.ndarray, power: float) -> np.ndarray:
+    "Normals (V, 3) of a superellipsoid at positions (V, 3); those of flat ones are bent less than they should"
     steep = 2 / max(power, .35) - 1
     normal = np.sign(unit) * np.abs(2 * unit) ** min(steep, 3.0) + 1e-6 * unit
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    return as_mesh(unit, normal, np.stack([t / 2 / np.pi, p / np.pi + .5], 1), _grid(up, around))
+    return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
-def _bent(values: np.ndarray, power: float) -> np.ndarray:
+def _signed_power(values: np.ndarray, power: float) -> np.ndarray:
     "A power that keeps the sign"
     return np.sign(values) * np.abs(values) ** power
 
@@ -134,13 +164,14 @@ def lathe(profile: tuple[tuple[float, float], ...], around: int = 14) -> Mesh:
     "A profile of (radius, height) points, 0..1 and from the bottom outwards, turned about z; sharp bends stay sharp"
     points = np.array(profile, np.float32)
     outward = _profile_normals(points)
+    n_segments = len(outward)
     rings = []
-    for i in range(len(outward)):
+    for i in range(n_segments):
         rings.append(_ring_of(points[i], _blend(outward, i, -1), around))
         rings.append(_ring_of(points[i + 1], _blend(outward, i, 1), around))
-    band = 2 * (around + 1)  # vertices of a segment's two rings
-    triangles = [_grid(1, around) + band * i for i in range(len(outward))]
     unit, normal, uv = (np.concatenate(arrays) for arrays in zip(*rings))
+    band = 2 * (around + 1)  # vertices of a segment's two rings
+    triangles = [_grid(1, around) + band * i for i in range(n_segments)]
     return as_mesh(unit, normal, uv, np.concatenate(triangles))
 
 
@@ -163,24 +194,34 @@ def _blend(outward: np.ndarray, i: int, side: int) -> np.ndarray:
 
 def _ring_of(point: np.ndarray, normal: np.ndarray, around: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Positions, normals and texture coordinates of a profile's point turned about z"
+    radius, height = point
+    outward, upward = normal
     angle = np.linspace(0, 2 * np.pi, around + 1)
     cos, sin = np.cos(angle), np.sin(angle)
-    position = np.stack([cos * point[0] / 2, sin * point[0] / 2, np.full_like(angle, point[1] - .5)], 1)
-    facing = np.stack([cos * normal[0], sin * normal[0], np.full_like(angle, normal[1])], 1)
-    uv = np.stack([angle / 2 / np.pi, np.full_like(angle, point[1])], 1)
+    same = np.ones_like(angle)
+    position = np.stack([cos * radius / 2, sin * radius / 2, same * (height - .5)], 1)
+    facing = np.stack([cos * outward, sin * outward, same * upward], 1)
+    uv = np.stack([angle / 2 / np.pi, same * height], 1)
     return position, facing, uv
 
 
 @shape("ring")
 def ring(thickness: float = .2, around: int = 12, tube: int = 6) -> Mesh:
     "A ring in x and z; `thickness` is the tube's share of its width"
-    along, across = np.linspace(0, 2 * np.pi, around + 1), np.linspace(0, 2 * np.pi, tube + 1)
-    a, b = (grid.ravel() for grid in np.meshgrid(along, across, indexing="ij"))
+    along, across = _ring_angles(around, tube)
+    cos_along, sin_along, cos_across = np.cos(along), np.sin(along), np.cos(across)
+    normal = np.stack([cos_along * cos_across, np.sin(across), sin_along * cos_across], 1)
     radius = .5 - thickness / 2
-    normal = np.stack([np.cos(a) * np.cos(b), np.sin(b), np.sin(a) * np.cos(b)], 1)
-    center = np.stack([np.cos(a), 0 * a, np.sin(a)], 1) * radius
+    center = np.stack([cos_along, 0 * along, sin_along], 1) * radius
     unit = center + normal * [thickness / 2, .5, thickness / 2]
-    return as_mesh(unit, normal, np.stack([a, b], 1) / 2 / np.pi, _grid(around, tube))
+    return as_mesh(unit, normal, np.stack([along, across], 1) / 2 / np.pi, _grid(around, tube))
+
+
+def _ring_angles(around: int, tube: int) -> tuple[np.ndarray, np.ndarray]:
+    "The angles (V,) along the ring and across its tube, in radians"
+    along, across = np.linspace(0, 2 * np.pi, around + 1), np.linspace(0, 2 * np.pi, tube + 1)
+    a, b = np.meshgrid(along, across, indexing="ij")
+    return a.ravel(), b.ravel()
 
 
 def place(

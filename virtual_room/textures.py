@@ -124,10 +124,22 @@ def _paper_pattern(rng: Rng, style: int, x: np.ndarray, y: np.ndarray, n: int) -
     if style == 1:
         return wave > .6
     if style == 2:
-        return (np.abs(wave) > .45) ^ (np.hypot(u % 1 - .5, v % 1 - .5) < .18)
+        return (np.abs(wave) > .45) ^ (_from_cell_middle(u, v) < .18)
     if style == 3:
-        return ((u + .5 * np.floor(v)) % 1 - .5) ** 2 + (v % 1 - .5) ** 2 < .05
+        return _shifted_dots(u, v)
     return (u % 1 < .06) | (v % 1 < .06)
+
+
+def _from_cell_middle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    "Distance of each place from the middle of its cell, in cells"
+    return np.hypot(u % 1 - .5, v % 1 - .5)
+
+
+def _shifted_dots(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    "Dots in the middle of the cells, every row half a cell further"
+    across = (u + .5 * np.floor(v)) % 1 - .5
+    upright = v % 1 - .5
+    return across ** 2 + upright ** 2 < .05
 
 
 @kind("wood", variants=6)
@@ -144,15 +156,21 @@ def _planks(rng: Rng) -> np.ndarray:
     size, rows = 256, int(rng.integers(4, 9))
     x, y = _axes(size)
     row = np.floor(y * rows).astype(int)
-    along = (x + rng.random(rows)[row]) % 1 * 2
+    along = (x + rng.random(rows)[row]) % 1 * 2  # two boards a row, which begin anywhere
     board = row * 2 + along.astype(int)
     tone = 1 + rng.uniform(.03, .1) * rng.standard_normal(rows * 2)
+    wood = _two_woods(rng, row)
+    joint = (y * rows % 1 < .03 * rows / 5) | (along % 1 < .006)
+    return wood * tone[board] * np.where(joint, .55, 1)
+
+
+def _two_woods(rng: Rng, row: np.ndarray) -> np.ndarray:
+    "Wood (size, size) for pixels in these rows of boards, another for every second row"
+    size = len(row)
     shifts = rng.integers(0, size, 2)
     woods = np.stack([np.roll(_wood(rng, size), int(shift), 1) for shift in shifts])
     pixels = np.arange(size)
-    wood = woods[row % 2, pixels[:, None], pixels]
-    joint = (y * rows % 1 < .03 * rows / 5) | (along % 1 < .006)
-    return wood * tone[board] * np.where(joint, .55, 1)
+    return woods[row % 2, pixels[:, None], pixels]
 
 
 @kind("tiles", variants=5)
@@ -160,14 +178,21 @@ def _tiles(rng: Rng) -> np.ndarray:
     "Square tiles, sometimes a chessboard"
     n, size = int(rng.integers(2, 4)), 256
     x, y = _axes(size)
-    cell = np.floor(x * n).astype(int) + n * np.floor(y * n).astype(int)
+    tile = np.floor(x * n).astype(int) + n * np.floor(y * n).astype(int)
     tone = .92 + rng.uniform(.01, .06) * rng.standard_normal(n * n)
     if rng.random() < .3:
-        number = np.arange(n * n)
-        is_dark = ((number % n + number // n) % 2) * (n % 2 == 0)
-        tone = tone - .25 * is_dark
-    grout = (x * n % 1 < .025) | (y * n % 1 < .025)
-    return np.where(grout, rng.uniform(.5, .75), tone[cell] + .02 * noise(rng, size, 6, 6))
+        tone = tone - .25 * _is_dark_field(n)
+    is_grout = (x * n % 1 < .025) | (y * n % 1 < .025)
+    grout = rng.uniform(.5, .75)
+    return np.where(is_grout, grout, tone[tile] + .02 * noise(rng, size, 6, 6))
+
+
+def _is_dark_field(n: int) -> np.ndarray:
+    "1 for the dark ones of n x n tiles (n * n,) laid as a chessboard; an odd n has none, for it would not repeat"
+    if n % 2:
+        return np.zeros(n * n, int)
+    number = np.arange(n * n)
+    return (number % n + number // n) % 2
 
 
 @kind("carpet", variants=5)
@@ -187,15 +212,17 @@ def _fabric(rng: Rng) -> np.ndarray:
 
 
 def _fabric_pattern(style: int, x: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
-    "Share of the second tone, 0..1"
+    "Share of the second tone, 0..1: none, stripes, checks, dots or waves, `n` a side"
+    u, v = x * n, y * n
     if style == 2:
-        return x * n % 1 < .4
+        return u % 1 < .4
     if style == 3:
-        return ((x * n % 1 < .5).astype(float) + (y * n % 1 < .5)) / 2
+        return ((u % 1 < .5).astype(float) + (v % 1 < .5)) / 2
     if style == 4:
-        return np.hypot(x * n % 1 - .5, y * n % 1 - .5) < .25
+        return _from_cell_middle(u, v) < .25
     if style == 5:
-        return np.sin(2 * np.pi * (n * x + np.sin(2 * np.pi * y * 2) / 3)) > .3
+        bend = np.sin(2 * np.pi * y * 2) / 3
+        return np.sin(2 * np.pi * (n * x + bend)) > .3
     return 0 * x
 
 
@@ -213,19 +240,30 @@ def _rug(rng: Rng) -> np.ndarray:
 
 
 def _rug_field(rng: Rng, x: np.ndarray, y: np.ndarray, n: int) -> np.ndarray:
-    "The number of a color, 0 to 2, for each pixel: plain, diamonds, stripes, rings or spots"
+    "The number of a color, 0 to 3, for each pixel: plain, diamonds, stripes, rings or spots"
     spots = (noise(rng, 256, 4, 4) > .5) * 1  # drawn whether it is used or not
     style = int(rng.integers(5))
     if style == 0:
         return np.zeros(x.shape, int)
     if style == 1:
-        diamond = np.abs((x * n) % 1 - .5) + np.abs((y * n) % 1 - .5)
-        return (diamond < .3) + 2 * (diamond < .14)
+        return _diamonds(x * n, y * n)
     if style == 2:
         return ((y * n * 2) % 1 < .5).astype(int)
     if style == 3:
-        return (np.floor(4 * np.hypot(x - .5, y - .5) * 2) % 3).astype(int)
+        return _rings(x, y)
     return spots
+
+
+def _diamonds(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    "Diamonds: 0 around them, 1 at their border, 3 in their middle"
+    diamond = np.abs(u % 1 - .5) + np.abs(v % 1 - .5)
+    return (diamond < .3) + 2 * (diamond < .14)
+
+
+def _rings(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    "Rings around the middle, 0, 1 and 2 in turn"
+    radius = np.hypot(x - .5, y - .5)
+    return (np.floor(4 * radius * 2) % 3).astype(int)
 
 
 @kind("fur", variants=3)
@@ -272,11 +310,18 @@ def _abstract(rng: Rng, size: int = 128) -> np.ndarray:
     "Rectangles and ellipses"
     image = _canvas(size, _colors(rng, 1)[0])
     draw = ImageDraw.Draw(image)
+    shapes = (draw.rectangle, draw.ellipse, draw.rectangle)
     for color in (_colors(rng, 9, .9) * 255).astype(int):
-        x, y, w, h = (rng.random(4) * size * [1, 1, .5, .5] + [0, 0, 8, 8]).tolist()
-        shape = (draw.rectangle, draw.ellipse, draw.rectangle)[int(rng.integers(3))]
-        shape((x - w, y - h, x + w, y + h), fill=tuple(color.tolist()))
+        box = _random_box(rng, size)
+        draw_shape = shapes[int(rng.integers(3))]
+        draw_shape(box, fill=tuple(color.tolist()))
     return np.asarray(image) / 255 * (1 + .03 * noise(rng, size, 20, 20)[..., None])
+
+
+def _random_box(rng: Rng, size: int) -> tuple[float, float, float, float]:
+    "Left, upper, right and lower edge of a box with its middle in the image, at least 16 pixels wide and high"
+    x, y, w, h = (rng.random(4) * size * [1, 1, .5, .5] + [0, 0, 8, 8]).tolist()
+    return x - w, y - h, x + w, y + h
 
 
 def _blobs(rng: Rng, size: int = 128) -> np.ndarray:
@@ -291,10 +336,12 @@ def _portrait(rng: Rng, size: int = 128) -> np.ndarray:
     ground, coat = _colors(rng, 2, .5)
     skin = np.array(hsv(.07, rng.uniform(.3, .6), rng.uniform(.35, .95)))
     hair = np.array(hsv(.08, .5, rng.uniform(.1, .6)))
+    shoulders = _ellipse(x, y, .5, 1.05, .42, .4)
+    head = _ellipse(x, y, .5, .4, .21, .25)
+    face = _ellipse(x, y, .5, .45, .16, .21)
     out = ground * (.8 + .4 * x[..., None])
-    out = np.where(_ellipse(x, y, .5, 1.05, .42, .4), coat, out)
-    out = np.where(_ellipse(x, y, .5, .4, .21, .25), hair, out)
-    out = np.where(_ellipse(x, y, .5, .45, .16, .21), skin, out)
+    for where, color in ((shoulders, coat), (head, hair), (face, skin)):
+        out = np.where(where, color, out)
     return out * (1 + .04 * noise(rng, size)[..., None])
 
 
@@ -329,13 +376,20 @@ def _clock(rng: Rng, size: int = 128) -> np.ndarray:
     ground, ink = (30, 235) if is_dark else (245, 25)
     image = Image.new("L", (size, size), ground)
     draw = ImageDraw.Draw(image)
-    for i in range(12):
-        start, width = (.76, 3) if i % 3 else (.68, 6)
-        draw.line(_spoke(size, i * np.pi / 6, start, .88), fill=ink, width=width)
-    hour = rng.uniform(0, 12)
-    draw.line(_spoke(size, hour * np.pi / 6, 0, .5), fill=ink, width=7)
-    draw.line(_spoke(size, hour % 1 * 2 * np.pi, 0, .76), fill=ink, width=4)
+    _draw_ticks(draw, size, ink)
+    time = rng.uniform(0, 12)
+    hour_hand = _spoke(size, time * np.pi / 6, 0, .5)
+    minute_hand = _spoke(size, time % 1 * 2 * np.pi, 0, .76)
+    draw.line(hour_hand, fill=ink, width=7)
+    draw.line(minute_hand, fill=ink, width=4)
     return np.asarray(image) / 255
+
+
+def _draw_ticks(draw: ImageDraw.ImageDraw, size: int, ink: int) -> None:
+    "A tick an hour, a longer one every three hours"
+    for hour in range(12):
+        start, width = (.76, 3) if hour % 3 else (.68, 6)
+        draw.line(_spoke(size, hour * np.pi / 6, start, .88), fill=ink, width=width)
 
 
 def _spoke(size: int, turn: float, *radii: float) -> list[tuple[float, float]]:

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['EXIF_ORIENTATION', 'fit_size', 'canvas_size', 'upright_size', 'batches_of_one_canvas', 'batches_of_like_shapes',
            'Shrink', 'mean_color', 'laid_on', 'common_canvas', 'PadTogether', 'NativeDL', 'make_loaders',
-           'decoding_processes', 'largest_canvas', 'native_dataloaders', 'on_canvas', 'predict_native']
+           'largest_canvas', 'pair_sets', 'native_dataloaders', 'on_canvas', 'predict_native']
 
 # %% ../../nbs/experiments/03_mixed_sizes.ipynb #7b8b406f
-import os
 import random
 
 from ..core import SegError  # before fastai, whose import warns
@@ -23,7 +22,8 @@ from fastai.vision.core import PILImage, PILMask
 from fasttransform import Transform
 from PIL import Image
 
-from ..dataloaders import Augment, OpenImage, OpenMask
+from ..augment import Augment
+from ..dataloaders import OpenImage, OpenMask, decoding_processes
 from ..datasets import channel_stats, split_pairs, split_record, split_rule
 from ..labels import IGNORE
 from ..masks import read_image
@@ -207,14 +207,18 @@ def make_loaders(
     return loaders
 
 # %% ../../nbs/experiments/03_mixed_sizes.ipynb #31d29646
-def decoding_processes():
-    "One for each processor, at most 8, where a GPU trains; else none, since decoding is faster than training."
-    return min(8, os.cpu_count()) if torch.cuda.is_available() else 0
-
 def largest_canvas(loaders):
     "(height, width) that holds every canvas of the loaders."
     canvases = [canvas for loader in loaders for canvas in loader.canvases]
     return max(height for height, _ in canvases), max(width for _, width in canvases)
+
+# %% ../../nbs/experiments/03_mixed_sizes.ipynb #8cf92b3b
+def pair_sets(
+    data,  # A `SegData`
+    parts, # Indices to train on, and to validate on
+):
+    "fastai's `Datasets` of images and masks at their own sizes."
+    return Datasets(data.pairs, [[OpenImage()], [OpenMask(data.labels, data.decoder)]], splits=parts)
 
 # %% ../../nbs/experiments/03_mixed_sizes.ipynb #e3c04024
 def native_dataloaders(
@@ -231,17 +235,15 @@ def native_dataloaders(
     """`DataLoaders` of float32 images (n, 3, h, w) and int64 masks (n, h, w), h and w different from batch to batch.
 
     They carry `labels`, `stats`, `size` (of the largest canvas) and `split` as those of `seg_dataloaders` do."""
-    parts = split_pairs(data, valid, seed, names)
-    stats = stats or channel_stats([data.pairs[i].image for i in parts[0]])
-    sets = Datasets(data.pairs, [[OpenImage()], [OpenMask(data.labels, data.decoder)]], splits=parts)
+    train, held_out = split_pairs(data, valid, seed, names)
+    stats = stats or channel_stats([data.pairs[i].image for i in train])
     if num_workers is None:
-        num_workers = decoding_processes()
+        num_workers = decoding_processes(cache=False)
+    sets = pair_sets(data, (train, held_out))
     loaders = make_loaders(sets, stats, bs, longest, augment, num_workers)
     dls = DataLoaders(*loaders, device=default_device())
-    dls.labels = data.labels
-    dls.stats = stats
-    dls.split = split_record(data, parts[1], split_rule(data, names), valid, seed)
-    dls.size = largest_canvas(loaders)
+    dls.labels, dls.stats, dls.size = data.labels, stats, largest_canvas(loaders)
+    dls.split = split_record(data, held_out, split_rule(data, names), valid, seed)
     return dls
 
 # %% ../../nbs/experiments/03_mixed_sizes.ipynb #a24e92fc

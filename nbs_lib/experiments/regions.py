@@ -21,7 +21,7 @@ from skimage.segmentation import slic
 from sklearn.cluster import KMeans
 
 from ..core import SegError
-from ..datasets import image_files, match_pairs
+from ..datasets import check_paired, image_files, join_pairs
 from ..layouts import SPLITS
 
 # %% ../../nbs/experiments/01_regions.ipynb #06a7a606
@@ -35,6 +35,13 @@ def find_bsds(
             return home
     raise SegError(f"{root} has no folder groundTruth; name the folder of BSDS500 that holds images and groundTruth")
 
+# %% ../../nbs/experiments/01_regions.ipynb #087423a3
+def _read_bsds_part(images, masks, split):
+    "The `Pair`s of a folder of images and a folder of `.mat` files; `SegError` where a file has no partner."
+    joined = join_pairs(image_files(images), sorted(masks.glob('*.mat')), split=split)
+    check_paired(joined.unpaired)
+    return joined.pairs
+
 # %% ../../nbs/experiments/01_regions.ipynb #71239b23
 def read_bsds(
     root, # BSDS500's folder with `images/` and `groundTruth/`, or the one it was unpacked into
@@ -44,8 +51,7 @@ def read_bsds(
     pairs = []
     for folder in sorted((home/'groundTruth').iterdir()):
         if folder.name in SPLITS:
-            images = image_files(home/'images'/folder.name)
-            pairs += match_pairs(images, sorted(folder.glob('*.mat')), split=SPLITS[folder.name])
+            pairs += _read_bsds_part(home/'images'/folder.name, folder, SPLITS[folder.name])
     return tuple(pairs)
 
 # %% ../../nbs/experiments/01_regions.ipynb #0d020774

@@ -138,7 +138,7 @@ def download(
 
 # %% ../../nbs/experiments/02_voc.ipynb #e7e4eaeb
 def leaves_folder(
-    name, # Of a member
+    name, # Name of a member
 ):
     "Does the name lead out of the folder that an archive is extracted into?"
     return name[:1] in '/\\' or ':' in name or '..' in re.split(r'[/\\]', name)

@@ -66,7 +66,7 @@ def order_pairs(
     return chosen
 
 # %% ../../nbs/tools/02_browse.ipynb #10f8247c
-def _isolated(mask, labels, name):
+def _only_label(mask, labels, name):
     "The mask with all labels ignored but one; the mask as it is where no name is given."
     return np.where(mask == labels[name], mask, IGNORE) if name else mask
 
@@ -80,7 +80,7 @@ def pair_panel(
 ):
     "Pillow image: the image, the image with its labels, and the legend that names them."
     image, mask = data.read(i)
-    mask = _isolated(mask, data.labels, only)
+    mask = _only_label(mask, data.labels, only)
     parts = [image, overlay(image, mask, data.labels, alpha), legend(mask, data.labels, height)]
     return panel([parts], [data.pairs[i].name, only or 'labels', ''], height)
 
@@ -185,11 +185,17 @@ def _shape_features(rows, columns, box, shape):
     "float (7,): size, place and shape of a region, as shares of the image."
     left, top, right, bottom = box
     height, width = shape
-    wide, high = right - left, bottom - top
-    size = [np.log(len(rows)/(height*width))]
-    place = [rows.mean()/height, columns.mean()/width]
-    form = [np.log(high/wide), len(rows)/(high*wide)]
-    return np.array([*size, *place, *form, top/height, bottom/height])
+    box_width, box_height = right - left, bottom - top
+    n = len(rows)
+    return np.array([
+        np.log(n/(height*width)),
+        rows.mean()/height,
+        columns.mean()/width,
+        np.log(box_height/box_width),
+        n/(box_height*box_width),
+        top/height,
+        bottom/height,
+    ])
 
 # %% ../../nbs/tools/02_browse.ipynb #b5d94304
 def _features(rows, columns, box, prediction, n_classes):
@@ -258,7 +264,7 @@ def region_doubt(
     features,  # float (regions, n) from `find_regions`
     n_classes, # Number of labels
     trust=4.,  # In the model's own opinion, before anything is learned
-    steps=100, # Of gradient descent
+    steps=100, # Steps of gradient descent
 ):
     "(log-odds of the likeliest other label against the mask's, that label) for each region."
     target = np.eye(n_classes)[values]
@@ -275,7 +281,7 @@ def _dice(predicted, mask, labels):
     return scores(confusion_matrix(predicted, mask, labels.n_classes), labels.background)['dice']
 
 # %% ../../nbs/tools/02_browse.ipynb #08d0e3a6
-def _new_row(data, i, dice):
+def _row_without_doubt(data, i, dice):
     "The row of a pair in which no region is doubted yet."
     row = {'index': i, 'name': data.pairs[i].name, 'doubt': -np.inf, 'dice': dice}
     return row | dict.fromkeys(('label', 'likely', 'box'))
@@ -296,13 +302,13 @@ def _compare_pairs(data, predictor, indices):
     rows, regions = [], []
     for i, image, mask in _readable(data, indices):
         prediction = predictor(image)
-        row = _new_row(data, i, _dice(prediction.mask, mask, data.labels))
+        row = _row_without_doubt(data, i, _dice(prediction.mask, mask, data.labels))
         rows.append(row)
         regions += [(row, region) for region in find_regions(mask, prediction, data.labels.n_classes)]
     return rows, regions
 
 # %% ../../nbs/tools/02_browse.ipynb #c4546f3a
-def _weighted(doubt, region):
+def _weighted_by_size(doubt, region):
     "A doubt that counts more for a large region; as it is where the mask is believed."
     return float(doubt*region.pixels**0.2) if doubt > 0 else float(doubt)
 
@@ -312,7 +318,7 @@ def _add_doubts(regions, codes):
     values = np.array([region.value for _, region in regions])
     features = np.array([region.features for _, region in regions])
     for (row, region), doubt, likely in zip(regions, *region_doubt(values, features, len(codes))):
-        weighted = _weighted(doubt, region)
+        weighted = _weighted_by_size(doubt, region)
         if weighted > row['doubt']:
             row.update({'doubt': weighted, 'label': codes[region.value], 'likely': codes[likely], 'box': region.box})
 

@@ -99,7 +99,7 @@ def _next_number(root):
     return f'{1 + max(numbers, default=0):03}'
 
 # %% ../../nbs/tools/01_fix.ipynb #9e45c2d3
-def _hopeless(report):
+def _beyond_repair(report):
     "Paths of the files with an error that only the quarantine mends."
     return {finding.fix[1] for finding in report.errors if finding.fix[:1] == ('quarantine',)}
 
@@ -112,7 +112,7 @@ def plan_quarantine(
     "Plan to move these pairs to the quarantine."
     chosen = set(names) - {'errors'}
     if 'errors' in names:
-        chosen |= _hopeless(report)
+        chosen |= _beyond_repair(report)
     for path in _relative(chosen_files(report.data, chosen), report.data.root):
         plan.move(path, f'{plan.home}/quarantine/{path}')
 
@@ -204,7 +204,7 @@ def plan_fixes(
 def describe_step(
     step, # A step from `plan_fixes`
 ):
-    "One line of text."
+    "What a step does, in one line of text."
     if 'move' in step:
         return f"move {step['move']} → {step['to']}"
     if 'from' in step:
@@ -296,7 +296,7 @@ def open_journals(
     return []
 
 # %% ../../nbs/tools/01_fix.ipynb #7de67b66
-def _way_back(root, step, aside):
+def _undo_paths(root, step, aside):
     "(the file a step made, where it goes when the step is undone)."
     if 'move' in step:
         return root/step['to'], root/step['move']
@@ -310,7 +310,7 @@ def undo_step(
 ):
     """Take one step back. Returns whether there was anything to take back: an interrupted repair did not come to
     all its steps."""
-    source, target = _way_back(root, step, aside)
+    source, target = _undo_paths(root, step, aside)
     possible = source.exists() and not target.exists()
     if possible:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -157,17 +157,22 @@ def _contour(cv2, inside, at):
     corners = np.resize(corners, (max(3, len(corners)), 2)) # A polygon has three corners, even one of one pixel
     return corners.ravel().tolist()
 
+# %% ../../nbs/tools/03_formats.ipynb #26fe577d
+def _boxes(cv2, mask, value):
+    "Yields (x, y, bool (height, width) of what is inside) of the box around each connected region of one value."
+    where = (mask == value).astype(np.uint8)
+    n, regions, stats, _ = cv2.connectedComponentsWithStats(where, connectivity=4)
+    for region in range(1, n):
+        x, y, width, height = (int(i) for i in stats[region, :4])
+        yield x, y, regions[y:y + height, x:x + width] == region
+
 # %% ../../nbs/tools/03_formats.ipynb #a5c81d26
 def _region_outlines(cv2, mask, value):
     "[(area of its box, value, [x0, y0, x1, y1, …])] of the connected regions of one value."
-    where = (mask == value).astype(np.uint8)
-    n, regions, stats, _ = cv2.connectedComponentsWithStats(where, connectivity=4)
     found = []
-    for region in range(1, n):
-        x, y, width, height = (int(i) for i in stats[region, :4])
-        inside = regions[y:y + height, x:x + width] == region
+    for x, y, inside in _boxes(cv2, mask, value):
         points = _contour(cv2, inside.astype(np.uint8), (x, y))
-        found.append((width*height, int(value), points))
+        found.append((inside.size, int(value), points))
     return found
 
 # %% ../../nbs/tools/03_formats.ipynb #2bff7a8f

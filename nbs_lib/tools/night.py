@@ -6,13 +6,14 @@
 __all__ = ['RECIPE', 'GENERATE', 'PART_BYTES', 'HELD_OUT_SEED', 'STARTER_ARCH', 'CAMVID_SIZES', 'VOC_SIZES', 'PHOTO_ARCH',
            'GPU_SHARES', 'WHEELS', 'TimeIsUp', 'no_figures', 'Job', 'Result', 'read_results', 'results_text',
            'write_results', 'Attempt', 'last_line', 'attempt', 'guarded_attempt', 'add_attempt', 'run_step',
-           'missing_need', 'Clock', 'run_job', 'run_jobs', 'StepTimer', 'every_learner', 'train_until', 'saved_model',
-           'is_trained', 'trained_figures', 'Network', 'batch_at', 'size_text', 'network_settings', 'network_jobs',
-           'listen_to_interrupts', 'run_until', 'RoomSet', 'generate_rooms', 'has_rooms', 'room_figures', 'room_job',
-           'read_rooms', 'half_precision', 'write_parts', 'split_model', 'join_parts', 'is_split', 'split_job',
-           'NightSettings', 'size_steps', 'room_numbers', 'held_out_job', 'room_sizes', 'series_jobs', 'series_network',
-           'starter_jobs', 'folder_jobs', 'gpu_networks', 'gpu_hours', 'only_jobs', 'gpu_jobs', 'night_jobs',
-           'check_results', 'seg_night']
+           'missing_need', 'Clock', 'run_job', 'all_results', 'run_jobs', 'StepTimer', 'every_learner', 'train_until',
+           'saved_model', 'is_trained', 'trained_figures', 'Network', 'batch_at', 'size_text', 'network_settings',
+           'network_jobs', 'listen_to_interrupts', 'run_until', 'RoomSet', 'generate_rooms', 'has_rooms',
+           'room_figures', 'room_job', 'read_rooms', 'half_precision', 'write_parts', 'write_half', 'split_model',
+           'part_files', 'write_joined', 'join_parts', 'is_split', 'split_job', 'NightSettings', 'size_steps',
+           'room_numbers', 'held_out_job', 'room_sizes', 'drawing_jobs', 'series_jobs', 'series_network',
+           'starter_network', 'starter_jobs', 'folder_jobs', 'gpu_networks', 'gpu_hours', 'only_jobs', 'gpu_jobs',
+           'night_jobs', 'check_results', 'seg_night']
 
 # %% ../../nbs/tools/10_night.ipynb #cabcbf0c
 import csv
@@ -224,6 +225,15 @@ def run_job(
     if result.status == "interrupted":
         raise KeyboardInterrupt
 
+# %% ../../nbs/tools/10_night.ipynb #06a4cfc7
+def all_results(
+    jobs, # `Job`s
+    out,  # Folder with results.csv
+):
+    "{job: `Result`} of earlier calls, and of the jobs that are new."
+    known = read_results(out)
+    return known | {job.name: known.get(job.name, Result(job.name)) for job in jobs}
+
 # %% ../../nbs/tools/10_night.ipynb #9a088986
 def run_jobs(
     jobs,            # `Job`s in order
@@ -233,10 +243,9 @@ def run_jobs(
     report=print,    # Called with a line of text after each step
 ):
     "Go on with all jobs; returns the list of `Result`s."
-    known = read_results(out)
-    results = known | {job.name: known.get(job.name, Result(job.name)) for job in jobs}
-    end = time.monotonic() + call_minutes*60 if call_minutes else math.inf
-    clock = Clock(step_minutes*60, end)
+    results = all_results(jobs, out)
+    seconds = call_minutes*60 or math.inf
+    clock = Clock(step_minutes*60, time.monotonic() + seconds)
     for job in jobs:
         missing = missing_need(job, results)
         if missing:
@@ -330,7 +339,7 @@ class Network:
     arch: str                # Architecture, see `nbs_lib.models`
     steps: tuple[Step, ...]  # Smallest size first
     images: int = 32         # Images a batch at 64 px; fewer in proportion to the side
-    seed: int = 0            # Of weights and order
+    seed: int = 0            # Seed of weights and order
 
 # %% ../../nbs/tools/10_night.ipynb #d17deda3
 def batch_at(
@@ -449,7 +458,7 @@ def room_figures(
 
 # %% ../../nbs/tools/10_night.ipynb #4ae1c7bc
 def room_job(
-    name,       # Of the job
+    name,       # Name of the job
     rooms,      # A `RoomSet`
     make_rooms, # Like `generate_rooms`
 ):
@@ -484,7 +493,7 @@ def half_precision(
 def write_parts(
     file,                 # A file
     folder,               # Where NAME.000, NAME.001, ... are written
-    name,                 # Of the parts
+    name,                 # Name of the parts
     part_bytes=PART_BYTES, # Largest size of a part
 ):
     "Cut a file into parts; returns their names."
@@ -497,6 +506,15 @@ def write_parts(
             names.append(part)
     return names
 
+# %% ../../nbs/tools/10_night.ipynb #17de7873
+def write_half(
+    weights, # The file of weights of a saved model
+    path,    # Where the same weights go in half precision
+):
+    "Write a file of weights in half precision, whole or not at all."
+    with atomic_path(path) as temporary:
+        save_file(half_precision(load_file(weights)), temporary)
+
 # %% ../../nbs/tools/10_night.ipynb #b417f691
 def split_model(
     model,                # A saved model
@@ -507,13 +525,34 @@ def split_model(
     weights, description = model_files(model)
     meta, name = read_json(description, "train again"), weights.stem
     whole = Path(folder)/f".{name}.whole"
-    with atomic_path(whole) as temporary:
-        save_file(half_precision(load_file(weights)), temporary)
+    write_half(weights, whole)
     parts = dict(names=write_parts(whole, folder, name, part_bytes), of=meta["sha256"])
     path = Path(folder)/f"{name}.parts.json"
     write_json(path, meta | dict(sha256=sha256(whole), precision="float16", parts=parts))
     whole.unlink()
     return path
+
+# %% ../../nbs/tools/10_night.ipynb #a55648ad
+def part_files(
+    path, # NAME.parts.json
+    meta, # Its contents
+):
+    "The files of the parts, in order; `SegError` where one is missing."
+    files = [path.parent/name for name in meta["parts"]["names"]]
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        raise SegError(f"{missing[0]} is missing; copy all parts of {path.name}")
+    return files
+
+# %% ../../nbs/tools/10_night.ipynb #be88223a
+def write_joined(
+    files, # The parts, in order
+    path,  # The file that they are parts of
+):
+    "Write the parts one after the other into one file."
+    with open(path, "wb") as whole:
+        for file in files:
+            whole.write(file.read_bytes())
 
 # %% ../../nbs/tools/10_night.ipynb #f2bba3bd
 def join_parts(
@@ -522,15 +561,11 @@ def join_parts(
 ):
     "Put the parts of a model together; returns its path without suffix. `SegError` when a part is missing or damaged."
     path, meta = Path(path), read_json(path, "copy it again")
+    files = part_files(path, meta)
     model = Path(out)/path.name.removesuffix(".parts.json")
     weights, description = model_files(model)
-    missing = [name for name in meta["parts"]["names"] if not (path.parent/name).exists()]
-    if missing:
-        raise SegError(f"{path.parent/missing[0]} is missing; copy all parts of {path.name}")
     with atomic_path(weights) as temporary:
-        with open(temporary, "wb") as whole:
-            for name in meta["parts"]["names"]:
-                whole.write((path.parent/name).read_bytes())
+        write_joined(files, temporary)
         if sha256(temporary) != meta["sha256"]:
             raise SegError(f"the parts of {path.name} are damaged (their hash differs); copy them again")
     del meta["parts"]
@@ -609,7 +644,7 @@ HELD_OUT_SEED = 1_000_000  # no training uses it
 
 def held_out_job(
     settings,   # A `NightSettings`
-    size,       # Of the images, in pixels
+    size,       # Size of the images, in pixels
     make_rooms, # Like `generate_rooms`
 ):
     "The `Job` of drawing the rooms that all sizes are scored on."
@@ -627,6 +662,16 @@ def room_sizes(
         raise SegError(f"--sizes is {settings.sizes!r}; give sides of squares, like '64 128 256 512'")
     return sorted(sizes)
 
+# %% ../../nbs/tools/10_night.ipynb #1a0ab463
+def drawing_jobs(
+    numbers,    # How many rooms at each size, from `room_numbers`
+    folder,     # Folder of all rooms
+    size,       # Size of the images, in pixels
+    make_rooms, # Like `generate_rooms`
+):
+    "A `Job` of drawing rooms to train on for each of the numbers; each goes on where the one before stopped."
+    return [room_job(f"rooms_{n}", RoomSet(folder/"train", n, size, 0), make_rooms) for n in numbers]
+
 # %% ../../nbs/tools/10_night.ipynb #a0e4b3e1
 def series_jobs(
     settings,   # A `NightSettings`
@@ -634,12 +679,12 @@ def series_jobs(
     make_rooms, # Like `generate_rooms`
 ):
     "Rooms and a training for each size of the series' network."
-    sizes = room_sizes(settings)
-    network = series_network(settings, hours)
-    numbers, folder = room_numbers(settings, len(sizes)), Path(settings.out)/"rooms"
-    drawing = [room_job(f"rooms_{n}", RoomSet(folder/"train", n, sizes[-1], 0), make_rooms) for n in numbers]
+    sizes, folder = room_sizes(settings), Path(settings.out)/"rooms"
+    numbers = room_numbers(settings, len(sizes))
+    drawing = drawing_jobs(numbers, folder, sizes[-1], make_rooms)
+    readers = [partial(read_rooms, folder, n) for n in numbers]
     needs = [("held_out", job.name) for job in drawing]
-    training = network_jobs(network, [partial(read_rooms, folder, n) for n in numbers], needs, settings.out)
+    training = network_jobs(series_network(settings, hours), readers, needs, settings.out)
     jobs = [held_out_job(settings, sizes[-1], make_rooms)]
     for pair in zip(drawing, training, strict=True):
         jobs += pair
@@ -655,22 +700,30 @@ def series_network(
     images = 128 if settings.gpu else 32
     return Network(name="series", arch=settings.arch, steps=steps, images=images)
 
-# %% ../../nbs/tools/10_night.ipynb #1d43296e
+# %% ../../nbs/tools/10_night.ipynb #4fa5ddf6
 STARTER_ARCH = "unet:resnet18"
 
+def starter_network(
+    settings, # A `NightSettings`
+    hours,    # For both sizes
+):
+    "The `Network` of the starter model: short at half its size, long at 256 px (or at the largest size, if smaller)."
+    sizes = [size for size in room_sizes(settings) if size <= 256][-2:]
+    steps = size_steps(sizes, hours, settings.epochs)
+    return Network(name="starter", arch=STARTER_ARCH, steps=steps, images=128)
+
+# %% ../../nbs/tools/10_night.ipynb #1d43296e
 def starter_jobs(
     settings, # A `NightSettings`
     hours,    # For both sizes
 ):
-    "The training of the starter model: short at half its size, long at 256 px (or at the largest size, if smaller)."
-    sizes = [size for size in room_sizes(settings) if size <= 256][-2:]
-    steps = size_steps(sizes, hours, settings.epochs)
-    network = Network(name="starter", arch=STARTER_ARCH, steps=steps, images=128)
-    n = room_numbers(settings, len(room_sizes(settings)))[-1]
-    reader = partial(read_rooms, Path(settings.out)/"rooms", n)
-    needs = [("held_out", f"rooms_{n}")]*len(steps)
-    jobs = network_jobs(network, [reader]*len(steps), needs, settings.out)
-    return [*jobs, split_job(network, settings.out)]
+    "The training of the starter model on all rooms of the series, and the writing of its weights in parts."
+    network = starter_network(settings, hours)
+    n_rooms = room_numbers(settings, len(room_sizes(settings)))[-1]
+    reader = partial(read_rooms, Path(settings.out)/"rooms", n_rooms)
+    readers = [reader]*len(network.steps)
+    needs = [("held_out", f"rooms_{n_rooms}")]*len(network.steps)
+    return [*network_jobs(network, readers, needs, settings.out), split_job(network, settings.out)]
 
 # %% ../../nbs/tools/10_night.ipynb #6b57eced
 CAMVID_SIZES = ((192, 256), (352, 480))
@@ -678,7 +731,7 @@ VOC_SIZES = (128, 256)
 PHOTO_ARCH = "unet:resnet34"
 
 def folder_jobs(
-    name,     # Of the network
+    name,     # Name of the network
     folder,   # The data set
     sizes,    # Sizes, smallest first
     settings, # A `NightSettings`
@@ -710,7 +763,7 @@ def gpu_networks(
 # %% ../../nbs/tools/10_night.ipynb #a0c67407
 def gpu_hours(
     wanted, # Names of networks
-    hours,  # Of training in all
+    hours,  # Hours of training in all
 ):
     "{name: hours} for all networks; those that are wanted share the hours."
     total = sum(GPU_SHARES[name] for name in wanted)
@@ -731,7 +784,7 @@ def only_jobs(
 # %% ../../nbs/tools/10_night.ipynb #14d0b6a5
 def gpu_jobs(
     settings,   # A `NightSettings`
-    hours,      # Of training in all
+    hours,      # Hours of training in all
     make_rooms, # Like `generate_rooms`
 ):
     "The jobs of a day on a GPU."

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..alignment import MAX_INTERPOLATION, Misalignment, edge_map, interpolation_score, misalignment
+from ..alignment import MAX_INTERPOLATION, edge_map, interpolation_score
 from ..check import value_counts
 from ..core import SegError
 from ..datasets import Pair, SegData
 from ..labels import IGNORE
 from ..masks import decode_mask, final_values, index_values, mask_values, open_image, other_readings
+from .misalignment import Misalignment, misalignment
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #f355ccec
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ def _palette_colors(image):
     return list(zip(flat[::3], flat[1::3], flat[2::3]))
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #e34d15d0
-def _repainted(facts):
+def _values_and_painted_labels(facts):
     "[(value, the label whose color it has)] for the values of a palette image; empty where a color is no label's."
     labels, palette = facts.data.labels, _palette_colors(facts.image)
     by_color = {color: value for value, color in enumerate(labels.colors)}
@@ -325,7 +326,7 @@ def check_palette(facts):
     "Palette images whose numbers are read, and whose colors say something else."
     if facts.image.mode != 'P' or facts.data.decoder != 'value' or len(facts.unknown):
         return
-    for value, painted in _repainted(facts):
+    for value, painted in _values_and_painted_labels(facts):
         if value != painted:
             yield _painted_finding(facts, value, painted)
             return
@@ -374,6 +375,12 @@ def _is_one_color(small, gray):
     "Is a reduced image nearly one color? `gray` are the gray levels of its tiny version, which are looked at first."
     return gray.std() < 3 and np.std(small.convert('L')) < 3
 
+# %% ../../nbs/tools/09_pair_checks.ipynb #eb46dc36
+def _one_color_finding(data, pair):
+    "The `Finding` about an image that is nearly one color."
+    what, remedy = "the image is nearly one color", "look at it: a black or white frame teaches nothing"
+    return finding_about(data, [pair.image], 'one colour', 'warning', what, remedy, 'quarantine')
+
 # %% ../../nbs/tools/09_pair_checks.ipynb #b38235d0
 def judge_image(
     data,  # A `SegData`
@@ -387,8 +394,7 @@ def judge_image(
     facts.tiny = np.asarray(small.resize((17, 16), Image.Resampling.BOX), np.int16)
     gray = facts.tiny @ LUMA
     if _is_one_color(small, gray):
-        what, remedy = "the image is nearly one color", "look at it: a black or white frame teaches nothing"
-        facts.findings.append(finding_about(data, [pair.image], 'one colour', 'warning', what, remedy, 'quarantine'))
+        facts.findings.append(_one_color_finding(data, pair))
         return
     facts.signature = (gray[:, 1:] > gray[:, :-1]).ravel()
     if mask is not None:
@@ -427,7 +433,7 @@ def _upright_rgb(image):
     return image if image.mode == 'RGB' else image.convert('RGB')
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #cfb95534
-def _sizes_differ(data, pair, mask, image):
+def _sizes_finding(data, pair, mask, image):
     "The `Finding` about an image and a mask of different size."
     what = f"the mask is {mask.width}×{mask.height}, its image {image.width}×{image.height}"
     remedy = "bring both to one size, the mask with nearest neighbor, or remove the pair"
@@ -446,10 +452,10 @@ def _examine(data, pair, facts):
     if stored is None or image.size == stored.size:
         judge_image(data, pair, image, mask, facts)
     else:
-        facts.findings.append(_sizes_differ(data, pair, stored, image))
+        facts.findings.append(_sizes_finding(data, pair, stored, image))
 
 # %% ../../nbs/tools/09_pair_checks.ipynb #fbce1c2f
-def _failed(data, pair, error):
+def _failure_finding(data, pair, error):
     "The `Finding` about a pair whose examination failed."
     what = f"could not be examined ({type(error).__name__}: {error})"
     files, remedy = [pair.mask, pair.image], "replace both files, or remove the pair"
@@ -465,7 +471,7 @@ def examine_pair(
     try:
         _examine(data, pair, facts)
     except Exception as error:
-        facts.findings.append(_failed(data, pair, error))
+        facts.findings.append(_failure_finding(data, pair, error))
     if any(finding.severity == 'error' for finding in facts.findings):
         facts.counts[:] = 0
     return facts

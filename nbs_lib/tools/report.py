@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..alignment import misalignment_limit
 from ..check import label_table
 from ..core import SegError, atomic_path, seg_command, show_progress, write_json
 from ..datasets import SegData, only_for_judging, split_pairs, unpaired_sentence
 from ..layouts import find_pairs
 from ..masks import decode_mask, open_image, read_image
+from .misalignment import misalignment_limit
 from .pair_checks import Finding, examine_pair, finding_about, relative
 
 # %% ../../nbs/tools/00_report.ipynb #2156fb42
@@ -59,13 +59,13 @@ MIN_AGREEMENT = 0.8*256 # Agreements less disagreements of 256 comparisons
 MAX_DIFFERENCE = 6      # Mean levels of 255 by which the reduced images may differ
 
 # %% ../../nbs/tools/00_report.ipynb #18972190
-def _signs(facts):
+def _signatures_as_signs(facts):
     "float32 (pairs, 256): the signatures as +1 and -1."
     signatures = [one.signature for one in facts]
     return np.where(signatures, np.float32(1), np.float32(-1))
 
 # %% ../../nbs/tools/00_report.ipynb #5d1632b3
-def _alike(agreement):
+def _most_similar(agreement):
     "Up to three columns of a row of agreements that are large enough, the largest first."
     nearest = np.argsort(-agreement, kind='stable')[:3]
     return nearest[agreement[nearest] >= MIN_AGREEMENT].tolist()
@@ -77,12 +77,12 @@ def similar_pairs(
     valid, # Likewise of validation pairs
 ):
     "Yields (validation index, up to three training indices whose signature is much the same, the most similar first)."
-    known = _signs([facts[i] for i in train]).T
+    known = _signatures_as_signs([facts[i] for i in train]).T
     for start in range(0, len(valid), 256):
         part = valid[start:start + 256]
-        agreement = _signs([facts[i] for i in part]) @ known
+        agreement = _signatures_as_signs([facts[i] for i in part]) @ known
         for row in np.flatnonzero(agreement.max(1) >= MIN_AGREEMENT):
-            yield part[row], [train[k] for k in _alike(agreement[row])]
+            yield part[row], [train[k] for k in _most_similar(agreement[row])]
 
 # %% ../../nbs/tools/00_report.ipynb #5d31fc90
 def _mean_difference(a, b):
@@ -164,7 +164,7 @@ def _all_void(shown, n_classes):
     return [Finding('only void', 'error', (), "every pixel is void", remedy)]
 
 # %% ../../nbs/tools/00_report.ipynb #f225a6ba
-def _rare(name, images, n):
+def _rare_finding(name, images, n):
     "The finding about a label that is in few of `n` masks, or in none."
     share = f'only {images} of' if images else 'none of the'
     remedy = "add images that show it, or take it out of the table"
@@ -178,11 +178,11 @@ def rare_labels(
     "A finding for each label that is in fewer than `RARE` masks, and one where every pixel is void."
     shown = sum((one.counts > 0 for one in facts), np.zeros(256, int))
     n, codes = len(facts), data.labels.codes
-    rare = [_rare(name, images, n) for name, images in zip(codes, shown) if images < min(RARE, n)]
+    rare = [_rare_finding(name, images, n) for name, images in zip(codes, shown) if images < min(RARE, n)]
     return _all_void(shown, len(codes)) + rare
 
 # %% ../../nbs/tools/00_report.ipynb #0aa43461
-def _where_it_fits(off):
+def _better_place(off):
     "In words, where a mask would fit better."
     if off.how != 'shifted':
         return off.how
@@ -191,7 +191,7 @@ def _where_it_fits(off):
 # %% ../../nbs/tools/00_report.ipynb #96634c1c
 def _misaligned(data, pair, off):
     "The finding about a mask that would fit its image better elsewhere; `off` is its `Misalignment`."
-    what = (f"the mask's edges meet the image's far better when it is {_where_it_fits(off)}: "
+    what = (f"the mask's edges meet the image's far better when it is {_better_place(off)}: "
             f"their correlation rises by {off.gain:.2f}")
     remedy = "look at it; was one of the two flipped, cropped or rotated?"
     return finding_about(data, [pair.mask, pair.image], f'{off.how} mask', 'warning', what, remedy, 'quarantine')
@@ -438,7 +438,7 @@ def _as_gray(image):
     return ImageOps.autocontrast(Image.fromarray(gray.astype(np.uint8)))
 
 # %% ../../nbs/tools/00_report.ipynb #415a9ee3
-def _painted(data, image):
+def _mask_in_colors(data, image):
     "A mask in the table's colors, or as gray levels where it cannot be decoded."
     try:
         mask = decode_mask(image, data.labels, data.decoder)
@@ -468,12 +468,12 @@ def thumbnail(
     except (SegError, OSError):
         return ''
     if _is_mask(data, file):
-        image = _painted(data, image)
+        image = _mask_in_colors(data, image)
     title = escape(name)
     return f'<img alt="{title}" title="{title}" src="{_jpeg_address(image, height)}">'
 
 # %% ../../nbs/tools/00_report.ipynb #3207f9c8
-def _said(finding):
+def _finding_html(finding):
     "A finding as HTML: files, what was seen, and what to do."
     return f"<b>{escape(', '.join(finding.files))}</b> {escape(finding.what)}<br>→ {escape(finding.remedy)}"
 
@@ -483,14 +483,14 @@ def _figure(data, finding):
     images = ''
     if data:
         images = ''.join(thumbnail(data, name) for name in finding.files)
-    return f"<figure>{images}<figcaption>{_said(finding)}</figcaption></figure>"
+    return f"<figure>{images}<figcaption>{_finding_html(finding)}</figcaption></figure>"
 
 # %% ../../nbs/tools/00_report.ipynb #9acbcf2a
-def _folded(findings):
+def _more_findings_html(findings):
     "Findings in a list that can be opened; '' where there are none."
     if not findings:
         return ''
-    rows = ''.join(f"<li>{_said(finding)}" for finding in findings)
+    rows = ''.join(f"<li>{_finding_html(finding)}" for finding in findings)
     return f"<details><summary>{len(findings)} more</summary><ul>{rows}</ul></details>"
 
 # %% ../../nbs/tools/00_report.ipynb #1c24f0a7
@@ -498,7 +498,7 @@ def _section(data, severity, kind, found, most):
     "All findings of a kind: the first `most` of them with images."
     figures = ''.join(_figure(data, finding) for finding in found[:most])
     title = f"<h2><span class={severity}>{severity}</span> {escape(kind)} · {len(found)}</h2>"
-    return title + figures + _folded(found[most:])
+    return title + figures + _more_findings_html(found[most:])
 
 # %% ../../nbs/tools/00_report.ipynb #67ee0e57
 def _label_row(row):

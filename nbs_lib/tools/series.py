@@ -98,7 +98,7 @@ def set_parameters(
 RUNS = Path('.run') # Stamps of finished runs, and notebooks that failed
 
 # %% ../../nbs/tools/06_series.ipynb #5c84b5e6
-def _bars_in(message):
+def _progress_in(message):
     "How far the progress bars in a kernel's message are, as text; '' where it has none."
     html = message['content'].get('data', {}).get('text/html', '')
     bars = re.findall(r'\[(\d+)/(\d+) ', html)
@@ -111,7 +111,7 @@ class _WatchedClient(NotebookClient):
 
     def process_message(self, message, cell, cell_index):
         "Look for a progress bar in what the kernel sends."
-        bars = _bars_in(message)
+        bars = _progress_in(message)
         if bars and time.perf_counter() - self.told >= self.every:
             self.told = time.perf_counter()
             self.say(f'    {bars}')
@@ -135,7 +135,7 @@ class _Announcer:
         self.progress(f"  {self.name} cell {at}, {seconds:4.0f} s: {first_line}")
 
 # %% ../../nbs/tools/06_series.ipynb #fbf67320
-def _why(error):
+def _what_went_wrong(error):
     "What went wrong in a notebook, in one line."
     if isinstance(error, CellExecutionError):
         return f'{error.ename}: {error.evalue}'.splitlines()[0]
@@ -155,7 +155,7 @@ def _keep_failed(notebook, path, error):
     "Write a notebook that failed aside, and return the `SegError` that says so."
     failed = RUNS/f'{path.stem}.failed.ipynb'
     _write(notebook, failed)
-    return SegError(f"{path.name} failed: {_why(error)} (see {failed})")
+    return SegError(f"{path.name} failed: {_what_went_wrong(error)} (see {failed})")
 
 # %% ../../nbs/tools/06_series.ipynb #7c84f002
 def execute(
@@ -259,7 +259,7 @@ def library_hashes():
     return {path.relative_to(LIBRARY).as_posix(): _sha256(path) for path in modules}
 
 # %% ../../nbs/tools/06_series.ipynb #56729dfc
-def _sizes(files):
+def _names_and_sizes(files):
     "Sorted 'folder/name size' of files."
     return sorted(f'{path.parent.name}/{path.name} {path.stat().st_size}' for path in files)
 
@@ -271,7 +271,7 @@ def data_state(
     data = Path(data)
     files = [path for part in ('screenshots', 'labels', 'test') for path in (data/part).glob('*')]
     tables = {name: _sha256(data/name) for name in ('labels.csv', 'generation.json')}
-    return [_sizes(files), tables]
+    return [_names_and_sizes(files), tables]
 
 # %% ../../nbs/tools/06_series.ipynb #04fb0a8e
 def fingerprint(
@@ -380,6 +380,11 @@ def _run_and_stamp(path, values, now, known):
     made = changed_files(old, models_state(models), known)
     return {'fingerprint': now, 'made': {name: model_hash(models/name) for name in made}}
 
+# %% ../../nbs/tools/06_series.ipynb #d83b3ce5
+def _read_stamp(file):
+    "The stamp of a notebook's last run; empty where there is none."
+    return read_json(file, 'delete it') if file.exists() else {}
+
 # %% ../../nbs/tools/06_series.ipynb #0cacb044
 def run_if_stale(
     name,   # Notebook, without its ending
@@ -391,7 +396,7 @@ def run_if_stale(
     path, file = Path(f'{name}.ipynb'), RUNS/f'{name}.json'
     values = recipe_values(path, gpu)
     now = fingerprint(path, values, DATA, before)
-    stamp = read_json(file, 'delete it') if file.exists() else {}
+    stamp = _read_stamp(file)
     if not force and is_up_to_date(stamp, now, Path(DATA)/'models'):
         print(f"{name} is up to date")
         return stamp

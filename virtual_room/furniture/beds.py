@@ -17,12 +17,12 @@ def double_bed(rng: Rng, style: Style) -> Model:
     "A frame with a head, a mattress, a blanket and pillows"
     w, d = draw_sizes(rng, (1.4, 1.95), (2.0, 2.2))
     base, thick, head = draw_sizes(rng, (.15, .35), (.16, .26), (.75, 1.25))
-    sheet = Material((.97, .97, .95), "fabric:2" if rng.random() < .2 else "plain", .4)
+    sheet = _sheet(rng)
     cover, pillow = style.textile(rng), style.textile(rng)
     back = style.textile(rng) if rng.random() < .4 else style.wood
     parts = _frame(rng, style.wood, w, d, base)
     parts += _head(rng, back, w, -d / 2 + .04, head)
-    parts.append(box(sheet, 0, .03, base, w - .06, d - .12, thick, .06))
+    parts.append(_mattress(sheet, w, d, base, thick))
     if rng.random() < .35:
         parts.append(_foot_board(rng, style.wood, w, d, base))
     pillowcase = pillow if rng.random() < .6 else sheet
@@ -30,6 +30,16 @@ def double_bed(rng: Rng, style: Style) -> Model:
     parts += _blankets(rng, cover, w, d, top, thick)
     parts += _pillows(rng, pillowcase, w, d, top)
     return model_of("double bed", (w, d, max(head, top + .3)), parts)
+
+
+def _sheet(rng: Rng) -> Material:
+    "White, now and then with stripes"
+    texture = "fabric:2" if rng.random() < .2 else "plain"
+    return Material((.97, .97, .95), texture, .4)
+
+
+def _mattress(m: Material, w: float, d: float, base: float, thick: float) -> Primitive:
+    return box(m, 0, .03, base, w - .06, d - .12, thick, .06)
 
 
 def _frame(rng: Rng, m: Material, w: float, d: float, base: float) -> list[Primitive]:
@@ -84,13 +94,20 @@ def _throw(rng: Rng, w: float, y: float, top: float, thick: float) -> Primitive:
 
 def _pillows(rng: Rng, pillow: Material, w: float, d: float, top: float) -> list[Primitive]:
     "Two pillows and up to three cushions"
+    parts = _two_pillows(rng, pillow, w, -d / 2 + .3, top)
+    n_cushions = draw_int(rng, 0, 3)
+    return parts + [_cushion(rng, w, -d / 2 + .52, top + .1) for _ in range(n_cushions)]
+
+
+def _two_pillows(rng: Rng, pillow: Material, w: float, y: float, top: float) -> list[Primitive]:
+    "Side by side, flat or leaning; the more they lean the higher they are"
     lean = rng.uniform(0, 50)
     width, z = min(.68, w / 2 - .05), top + .02 + .0022 * lean
     parts = []
     for x in SIDES:
         turn = (-lean, 0, rng.uniform(-6, 6))
-        parts.append(soft(pillow, x * w / 4, -d / 2 + .3, z, width, .42, .17, .45, turn))
-    return parts + [_cushion(rng, w, -d / 2 + .52, top + .1) for _ in range(draw_int(rng, 0, 3))]
+        parts.append(soft(pillow, x * w / 4, y, z, width, .42, .17, .45, turn))
+    return parts
 
 
 def _cushion(rng: Rng, w: float, y: float, z: float) -> Primitive:

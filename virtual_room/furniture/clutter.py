@@ -7,7 +7,7 @@ from virtual_room.furniture.materials import Material, Rng, Style, draw_textile
 from virtual_room.furniture.primitives import SIDES, box, model_of, soft
 from virtual_room.furniture.registry import furniture
 from virtual_room.furniture.rules import CLUTTER
-from virtual_room.scene import Model
+from virtual_room.scene import Model, Primitive
 from virtual_room.textures import hsv
 
 
@@ -18,10 +18,20 @@ def parcel(rng: Rng, style: Style) -> Model:
     m = Material(hsv(.08, rng.uniform(.3, .5), rng.uniform(.55, .8)))
     parts = [box(m, 0, 0, 0, w, d, h)]
     if rng.random() < .5:
-        parts.append(box(Material((.85, .8, .68)), 0, 0, h, .05, d, .002))
+        parts.append(_tape(d, h))
     else:
-        parts += [box(m, 0, y * (d / 2 - .045), h - .02, w - .01, .004, .1, 0, (-y * 65, 0, 0)) for y in SIDES]
+        parts += [_flap(m, y, w, d, h) for y in SIDES]
     return model_of("parcel", (w + .02, d + .02, h + .08), parts)
+
+
+def _tape(d: float, h: float) -> Primitive:
+    "A strip along the middle of the upper side"
+    return box(Material((.85, .8, .68)), 0, 0, h, .05, d, .002)
+
+
+def _flap(m: Material, side: int, w: float, d: float, h: float) -> Primitive:
+    "One half of the lid, turned outwards"
+    return box(m, 0, side * (d / 2 - .045), h - .02, w - .01, .004, .1, 0, (-side * 65, 0, 0))
 
 
 @furniture(label="empty", place=CLUTTER)

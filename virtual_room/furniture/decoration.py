@@ -38,9 +38,7 @@ def rug(rng: Rng, style: Style) -> Model:
 )
 def painting(rng: Rng, style: Style) -> Model:
     "A picture in a frame, perhaps with a mat"
-    sides = rng.uniform(.3, 1.05, 2)
-    is_wide = rng.random() < .6
-    w, h = sorted(sides, reverse=is_wide)
+    w, h = _painting_size(rng)
     border, depth = draw_sizes(rng, (.015, .06), (.02, .04))
     frame = rng.choice([style.wood, style.metal, BLACK, OFF_WHITE])
     parts = [box(frame, 0, 0, 0, w, depth, h, .006)]
@@ -49,6 +47,14 @@ def painting(rng: Rng, style: Style) -> Model:
         border += rng.uniform(.04, .09)
     parts.append(_inside_frame(pick(rng, "painting"), depth / 2 + .006, w, h, border))
     return model_of("painting", (w, depth, h), parts)
+
+
+def _painting_size(rng: Rng) -> tuple[float, float]:
+    "Width and height, more often wide than high"
+    sides = rng.uniform(.3, 1.05, 2)
+    is_wide = rng.random() < .6
+    w, h = sorted(sides, reverse=is_wide)
+    return w, h
 
 
 def _inside_frame(texture: str, y: float, w: float, h: float, border: float, color: Vec = (1, 1, 1)) -> Primitive:

@@ -99,8 +99,13 @@ def _desk_phone(m: Material) -> list[Primitive]:
     receiver += [soft(m, x * .085, -.035, .075, .055, .07, .055, .6) for x in SIDES]
     keys = []
     for x in (-1, 0, 1):
-        keys += [box(Material((.92, .92, .9)), x * .032, .035 - .028 * y, .052, .022, .018, .012) for y in range(3)]
+        keys += [_key(x * .032, .035 - .028 * row) for row in range(3)]
     return body + receiver + keys
+
+
+def _key(x: float, y: float) -> Primitive:
+    "A key of the desk telephone"
+    return box(Material((.92, .92, .9)), x, y, .052, .022, .018, .012)
 
 
 @furniture(label="empty", place=(CLUTTER, OnAnySurface(**FACING)))

@@ -84,34 +84,52 @@ def cabinet(rng: Rng, style: Style, w: float, d: float, h: float, fronts: Fronts
     "A carcass on legs or a plinth with drawer fronts (or doors) and handles"
     foot = rng.choice([.02, .06, .14]) if h > .3 else .03
     body = style.wood
-    if foot > .1:
-        parts = legs(rng, body, w, d - .02, foot)
-    else:
-        parts = [box(body, 0, -.01, 0, w - .04, d - .06, foot)]
+    parts = _cabinet_foot(rng, body, w, d, foot)
     parts.append(box(body, 0, -.01, foot, w, d - .02, h - foot - .025, .006))
     board = body if rng.random() < .7 else style.front
     parts.append(box(board, 0, 0, h - .025, w, d, .025, .006))
     has_knobs = rng.random() < .5
-    return (*parts, *_cabinet_fronts(style, w, d, h, foot, fronts, has_knobs))
+    fields = Fields(-w / 2 + .015, foot + .01, (w - .03) / fronts.columns, (h - foot - .045) / fronts.rows)
+    return (*parts, *_cabinet_fronts(style, d, fields, fronts, has_knobs))
 
 
-def _cabinet_fronts(
-    style: Style, w: float, d: float, h: float, foot: float, fronts: Fronts, has_knobs: bool
-) -> list[Primitive]:
-    "A front and a handle for each field; handles of doors are near the middle of the cabinet"
-    parts, columns = [], fronts.columns
-    field_w, field_h = (w - .03) / columns, (h - foot - .045) / fronts.rows
-    for i in range(columns * fronts.rows):
-        x = -w / 2 + .015 + field_w * (i % columns + .5)
-        z = foot + .01 + field_h * (i // columns)
-        parts.append(_front(style.front, x, d, z, field_w, field_h))
-        if fronts.are_doors:
-            inward = 1 if i % columns < columns / 2 else -1
-            at = x + (field_w / 2 - .05) * inward
-            parts.append(handle(style.metal, at, d / 2 + .005, z + field_h * .6, field_w, is_knob=True))
-        else:
-            parts.append(handle(style.metal, x, d / 2 + .005, z + field_h * .55, field_w, has_knobs))
+def _cabinet_foot(rng: Rng, m: Material, w: float, d: float, foot: float) -> list[Primitive]:
+    "Legs where they are long enough to be seen, else a plinth"
+    if foot > .1:
+        return legs(rng, m, w, d - .02, foot)
+    return [box(m, 0, -.01, 0, w - .04, d - .06, foot)]
+
+
+@dataclass(frozen=True)
+class Fields:
+    "The fields of a cabinet's front, in meters"
+    left: float
+    bottom: float
+    w: float  # of one field
+    h: float
+
+
+def _cabinet_fronts(style: Style, d: float, fields: Fields, fronts: Fronts, has_knobs: bool) -> list[Primitive]:
+    "A front and a handle for each field, from the lower left to the upper right"
+    parts = []
+    for row in range(fronts.rows):
+        for column in range(fronts.columns):
+            x = fields.left + fields.w * (column + .5)
+            z = fields.bottom + fields.h * row
+            parts.append(_front(style.front, x, d, z, fields.w, fields.h))
+            if fronts.are_doors:
+                is_left = column < fronts.columns / 2
+                parts.append(_door_knob(style.metal, x, d, z, fields, is_left))
+            else:
+                parts.append(handle(style.metal, x, d / 2 + .005, z + fields.h * .55, fields.w, has_knobs))
     return parts
+
+
+def _door_knob(m: Material, x: float, d: float, z: float, fields: Fields, is_left: bool) -> Primitive:
+    "At the side of a cabinet's door that is nearer to the middle of the cabinet"
+    inward = 1 if is_left else -1
+    at = x + (fields.w / 2 - .05) * inward
+    return handle(m, at, d / 2 + .005, z + fields.h * .6, fields.w, is_knob=True)
 
 
 def _front(m: Material, x: float, d: float, z: float, w: float, h: float) -> Primitive:

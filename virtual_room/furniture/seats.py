@@ -24,11 +24,15 @@ def armchair(rng: Rng, style: Style) -> Model:
     parts.append(box(m, 0, 0, foot, w, d, seat - foot, .04))
     parts += [_arm(rng, m, x * (w - arm) / 2, arm, d, foot) for x in SIDES]
     parts.append(_back(m, w - arm * .6, d, foot, back))
-    if rng.random() < .5:
-        parts += _loose_cushions(m, w - 2 * arm, d, seat, back)
-    else:
-        parts += _firm_seat(rng, m, w - 2 * arm, d, seat)
+    parts += _seat(rng, m, w - 2 * arm, d, seat, back)
     return model_of("armchair", (w, d, back), parts)
+
+
+def _seat(rng: Rng, m: Material, between: float, d: float, seat: float, back: float) -> list[Primitive]:
+    "Loose cushions or a firm seat in the space between the arms"
+    if rng.random() < .5:
+        return _loose_cushions(m, between, d, seat, back)
+    return _firm_seat(rng, m, between, d, seat)
 
 
 def _leather(rng: Rng) -> Material:

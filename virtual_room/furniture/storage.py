@@ -23,6 +23,7 @@ from virtual_room.scene import Model, Primitive, SupportSurface
 from virtual_room.textures import hsv
 
 BOARD = .024  # meters: thickness of the boards of a bookcase
+STAND_BOARD = .025  # meters: the same of a tv stand
 
 
 @furniture(
@@ -57,40 +58,42 @@ def tv_stand(rng: Rng, style: Style) -> Model:
     "A low board: open bays, some of them with a drawer"
     w, d, h = draw_sizes(rng, (1.1, 1.8), (.36, .46), (.36, .56))
     foot, bays = rng.choice([.03, .1, .14]), draw_int(rng, 2, 3)
-    thick = .025
-    bay = (w - thick) / bays
+    bay = (w - STAND_BOARD) / bays
+    left = -w / 2 + STAND_BOARD / 2
     parts = legs(rng, style.wood, w, d, foot)
-    parts += _stand_carcass(style.wood, w, d, h, foot, thick)
-    left = -w / 2 + thick / 2
-    walls = [left + bay * i for i in range(bays + 1)]
-    parts += [box(style.wood, x, 0, foot, thick, d - .01, h - foot - thick) for x in walls]
+    parts += _stand_carcass(style.wood, w, d, h, foot)
+    parts += [_stand_wall(style.wood, left + bay * i, d, h, foot) for i in range(bays + 1)]
     for i in range(bays):
         parts += _stand_bay(rng, style, left + bay * (i + .5), d, h, foot, bay)
     return model_of("tv stand", (w, d, h), parts, top_of(w, d, h))
 
 
-def _stand_carcass(m: Material, w: float, d: float, h: float, foot: float, thick: float) -> list[Primitive]:
+def _stand_carcass(m: Material, w: float, d: float, h: float, foot: float) -> list[Primitive]:
     "Floor, top and back"
     return [
-        box(m, 0, 0, foot, w, d, thick),
-        box(m, 0, 0, h - thick, w, d, thick, .005),
-        box(m, 0, -d / 2 + .01, foot, w, .02, h - foot - thick),
+        box(m, 0, 0, foot, w, d, STAND_BOARD),
+        box(m, 0, 0, h - STAND_BOARD, w, d, STAND_BOARD, .005),
+        box(m, 0, -d / 2 + .01, foot, w, .02, h - foot - STAND_BOARD),
     ]
+
+
+def _stand_wall(m: Material, x: float, d: float, h: float, foot: float) -> Primitive:
+    "A side of a bay"
+    return box(m, x, 0, foot, STAND_BOARD, d - .01, h - foot - STAND_BOARD)
 
 
 def _stand_bay(rng: Rng, style: Style, x: float, d: float, h: float, foot: float, bay: float) -> list[Primitive]:
     "A drawer or a board in the middle of a bay"
-    thick = .025
+    inner = bay - STAND_BOARD
     if rng.random() >= .5:
-        return [box(style.wood, x, -.01, foot + (h - foot) * .5, bay - thick, d - .03, .018)]
-    front = _stand_drawer(style.front, x, d, h, foot, bay - thick - .006)
+        return [box(style.wood, x, -.01, foot + (h - foot) * .5, inner, d - .03, .018)]
+    front = _stand_drawer(style.front, x, d, h, foot, inner - .006)
     is_knob = rng.random() < .5
     return [front, handle(style.metal, x, d / 2 - .002, (foot + h) / 2, bay, is_knob)]
 
 
 def _stand_drawer(m: Material, x: float, d: float, h: float, foot: float, width: float) -> Primitive:
-    thick = .025
-    return box(m, x, d / 2 - .02, foot + thick, width, .02, h - foot - 2 * thick - .006, .004)
+    return box(m, x, d / 2 - .02, foot + STAND_BOARD, width, .02, h - foot - 2 * STAND_BOARD - .006, .004)
 
 
 @furniture(label="furniture_commode", place=STORAGE)
@@ -118,17 +121,26 @@ def shelf(rng: Rng, style: Style) -> Model:
     w, d, h = draw_sizes(rng, (.6, 1.2), (.26, .36), (1.2, 2.1))
     boards = draw_int(rng, 3, 5)
     step = (h - .06 - BOARD) / boards
+    heights = [.05 + step * i for i in range(boards + 1)]
     parts = _bookcase_sides(style.wood, w, d, h)
-    parts += [_bookcase_board(style.wood, w, d, .05 + step * i) for i in range(boards + 1)]
+    parts += [_bookcase_board(style.wood, w, d, z) for z in heights]
     if rng.random() < .75:
         parts.append(_bookcase_back(rng, style, w, d, h))
     surfaces = []
-    for i in range(boards):
-        z, has_books = .05 + step * i + BOARD, rng.random() < .75
-        end = _books(rng, parts, w, d, z, step - BOARD) if has_books else -w / 2 + BOARD
-        if w / 2 - end > .2:
-            surfaces.append(_free_board(end, w / 2 - BOARD, d, z, step - BOARD))
+    for z in heights[:-1]:
+        surfaces += _fill_board(rng, parts, w, d, z + BOARD, step - BOARD)
     return model_of("bookcase", (w, d, h), parts, surfaces)
+
+
+def _fill_board(
+    rng: Rng, parts: list[Primitive], w: float, d: float, z: float, height: float
+) -> list[SupportSurface]:
+    "Add books to a board, or none; what they leave free, where that is enough for an object"
+    has_books = rng.random() < .75
+    end = _books(rng, parts, w, d, z, height) if has_books else -w / 2 + BOARD
+    if w / 2 - end <= .2:
+        return []
+    return [_free_board(end, w / 2 - BOARD, d, z, height)]
 
 
 def _bookcase_sides(m: Material, w: float, d: float, h: float) -> list[Primitive]:
@@ -175,12 +187,20 @@ def wall_shelf(rng: Rng, style: Style) -> Model:
     "Boards on brackets"
     w, d, h = draw_sizes(rng, (.6, 1.1), (.2, .26), (.28, .5))
     parts = [box(style.wood, 0, 0, z, w, d, .028) for z in (.06, h)]
-    parts += [box(style.metal, x * w * .35, -d / 2 + .01, 0, .03, .02, h + .05) for x in SIDES]
+    parts += [_bracket(style.metal, x * w * .35, d, h) for x in SIDES]
     end = _books(rng, parts, w, d, .088, h - .12)
-    side, front, back = w / 2 - .03, d / 2 - .02, -d / 2 + .03
-    upper = SupportSurface(-w / 2 + .03, back, side, front, h + .028, .35)
-    lower = SupportSurface(end + .02, back, side, front, .088, h - .1)
+    upper = _wall_shelf_surface(-w / 2 + .03, w, d, h + .028, .35)
+    lower = _wall_shelf_surface(end + .02, w, d, .088, h - .1)
     return model_of("wall shelf", (w, d, h + .06), parts, (upper, lower))
+
+
+def _bracket(m: Material, x: float, d: float, h: float) -> Primitive:
+    return box(m, x, -d / 2 + .01, 0, .03, .02, h + .05)
+
+
+def _wall_shelf_surface(left: float, w: float, d: float, z: float, headroom: float) -> SupportSurface:
+    "The free part of a board, from `left` on"
+    return SupportSurface(left, -d / 2 + .03, w / 2 - .03, d / 2 - .02, z, headroom)
 
 
 @furniture(

@@ -39,9 +39,7 @@ class Viewpoint:
         right, forward = np.sum(directions, axis=0) if directions else (0, 0)
         if not (right or forward):
             return self
-        step = self._step(right, forward, seconds)
-        ways = [step, step * (1, 0), step * (0, 1), (0, 0)]
-        spots = np.array(self.at[:2]) + ways
+        spots = self._spots(self._step(right, forward, seconds))
         free = walkable(room, spots, TO_WALLS, TO_FURNITURE)
         if not free[3]:
             free[0] = True  # whoever stands too close already may walk away
@@ -49,6 +47,11 @@ class Viewpoint:
             return self
         x, y = spots[int(np.argmax(free))].tolist()
         return replace(self, at=(x, y, self.at[2]))
+
+    def _spots(self, step: np.ndarray) -> np.ndarray:
+        "Where one stands (4, 2) after a step, after its part along x, after its part along y, and without it"
+        ways = [step, step * (1, 0), step * (0, 1), (0, 0)]
+        return np.array(self.at[:2]) + ways
 
     def _step(self, right: float, forward: float, seconds: float) -> np.ndarray:
         "The way (2,) in meters that is walked in so many seconds"

@@ -70,17 +70,21 @@ class Window:
         self.front.setTwoSided(True)
         self.front.setBin("unsorted", 0)
         self.front.setTransparency(p3.TransparencyAttrib.MAlpha)
+        region = self.window.makeDisplayRegion()
+        region.setSort(10)
+        region.setClearDepthActive(True)
+        region.setCamera(self.front.attachNewNode(p3.Camera("front", self._flat_lens())))
+        self.words = p3.NodePath("words")
+        self.lines: dict[str, tuple[str, ...]] = {}  # the text at each place
+        self._line_nodes: dict[str, p3.NodePath] = {}
+
+    def _flat_lens(self) -> p3.Lens:
+        "A lens that sees a pixel as a unit, the upper left corner at (0, 0)"
         lens = p3.OrthographicLens()
         lens.setFilmSize(self.size, self.size)
         lens.setFilmOffset(self.size / 2, -self.size / 2)
         lens.setNearFar(-10, 10)
-        region = self.window.makeDisplayRegion()
-        region.setSort(10)
-        region.setClearDepthActive(True)
-        region.setCamera(self.front.attachNewNode(p3.Camera("front", lens)))
-        self.words = p3.NodePath("words")
-        self.lines: dict[str, tuple[str, ...]] = {}  # the text at each place
-        self._line_nodes: dict[str, p3.NodePath] = {}
+        return lens
 
     def _make_layer(self) -> None:
         "The card that carries the labels"
