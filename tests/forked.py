@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["nbs_lib.train", "nbs_lib.export", "nbs_lib.evaluate"])
+FORKS.set_forkserver_preload(["nbs_lib.train", "nbs_lib.export", "nbs_lib.evaluate", "model_server.command"])
 
 
 def become(command, words: list[str], cwd: str, files: tuple[Path, Path]) -> None:

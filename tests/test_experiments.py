@@ -8,12 +8,14 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT, run_command
+from conftest import ROOT
+from forked import run_forked
 from PIL import Image
 
 from nbs_lib.core import SegError
 from nbs_lib.layouts import FACES, find_pairs
 from nbs_lib.tools.series import execute
+from nbs_lib.train import seg_train
 
 TINY_VOC = dict(
     MODELS='{out}', ARCH='unet:resnet18', COMPARED=['jaccard'], LONGEST=64, BS=4, EPOCHS=1, EPOCHS_COMPARED=1)
@@ -24,7 +26,7 @@ TINY_WNET = dict(
 TINY = [
     ('WNet', dict(TINY_WNET, DATA='{rooms}')),
     ('WNet', dict(TINY_WNET, BSDS='{bsds}')),
-    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', TIMES=32)),
+    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', ARCH='unet:tu-resnet10t', STEPS=60, TIMES=32)),
     ('SegFormer', dict(SOURCE='{faces}', DATA='{out}/split', MODELS='{out}', EPOCHS=1)),
     ('PascalVOC', dict(TINY_VOC, SOURCE='{voc}')),
     ('PascalVOC', dict(TINY_VOC, SOURCE='{voc}.tar', DATA='{out}/voc', TRACK='tensorboard')),
@@ -145,7 +147,7 @@ def test_faces_by_settings(own, tmp_path):
         data=str(tmp_path/'split'), out=str(tmp_path/'m'), size=64, epochs=2, encoder_weights=str(encoder))
     settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text()) | changes
     (tmp_path/'faces.yaml').write_text(yaml.safe_dump(settings))
-    done = run_command('seg_train', '--config', tmp_path/'faces.yaml', cwd=tmp_path)
+    done = run_forked(seg_train, '--config', tmp_path/'faces.yaml', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     saved = json.loads((tmp_path/'m/smp_segformer_mit_b0_64.json').read_text())
     run, = (tmp_path/'m/wandb').glob('offline-run-*')
@@ -167,7 +169,7 @@ def test_settings_of_unknown_names(tmp_path):
     import yaml
     settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text())
     (tmp_path/'faces.yaml').write_text(yaml.safe_dump(settings | dict(los='dice')))
-    done = run_command('seg_train', '--config', tmp_path/'faces.yaml')
+    done = run_forked(seg_train, '--config', tmp_path/'faces.yaml')
     assert done.returncode == 1 and "sets 'los', which seg_train does not know" in done.stderr
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from nbs_lib.core import SegError
-from nbs_lib.tools.series import SERIES, execute
+from nbs_lib.tools.series import SERIES, execute, set_parameters
 
 
 def code_cells(name):
@@ -66,8 +66,19 @@ def test_the_series_runs(rooms, tmp_path, monkeypatch):
     ("GoBig", {"SIZES": [512]}, "above the images' own"),
 ])
 def test_bad_parameters_are_one_sentence(name, values, says, rooms, tmp_path, monkeypatch):
+    "The cells run in this process: each kernel would import fastai anew."
     monkeypatch.chdir(ROOT)
     values = {"DATA": str(rooms), "MODELS": str(tmp_path)} | values
+    notebook = set_parameters(nbformat.read(f"{name}.ipynb", 4), values)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     with pytest.raises(SegError, match=says):
-        execute(f"{name}.ipynb", values, tmp_path / "x.ipynb", progress=lambda line: None)
+        exec("\n".join(code), {})
+
+
+def test_a_failing_notebook_is_not_written(tmp_path, monkeypatch):
+    "In a real kernel: the cell's error is the error of the run."
+    monkeypatch.chdir(ROOT)
+    values = {"DATA": "no such folder", "MODELS": str(tmp_path)}
+    with pytest.raises(SegError, match="the folder no such folder does not exist"):
+        execute("SegmentationLearner.ipynb", values, tmp_path / "x.ipynb", progress=lambda line: None)
     assert not (tmp_path / "x.ipynb").exists()

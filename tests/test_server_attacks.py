@@ -26,6 +26,7 @@ pytest.importorskip("onnx")
 import httpx
 from echo import echo_graph, echo_model
 from fastapi.testclient import TestClient
+from forked import run_forked
 from serving import (
     ROOT,
     app_client,
@@ -45,6 +46,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from model_server import Client, Settings
 from model_server.application import make_app
+from model_server.command import seg_serve
 from model_server.errors import APIError
 from model_server.work_queue import WorkQueue
 from nbs_lib.predict import Predictor
@@ -517,7 +519,7 @@ WRONG_STARTS = [
 
 @pytest.mark.parametrize("name,value", WRONG_STARTS)
 def test_wrong_numbers_are_one_sentence(model, name, value):
-    done = run_program("--model", model, name, value)
+    done = run_forked(seg_serve, "--model", model, name, value)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.startswith("seg_serve: ") and len(done.stderr.strip().splitlines()) == 1
 
