@@ -121,8 +121,32 @@ def wandb_records(path: Path):
             part = b''
 
 
+def records_of(run: Path) -> dict[str, list]:
+    "{kind: records} of all that W&B wrote into the folder of a run."
+    found = {}
+    for record in wandb_records(next(run.glob('*.wandb'))):
+        found.setdefault(record.WhichOneof('record_type'), []).append(record)
+    return found
+
+
 def flat_name(item) -> str:
     return '.'.join(item.nested_key)
+
+
+def parameters_in(records: dict[str, list]) -> dict:
+    "The parameters of a run."
+    return {update.key: json.loads(update.value_json) for update in records['run'][0].run.config.update}
+
+
+def rows_in(records: dict[str, list]) -> list[dict]:
+    "What was logged in a run, a dictionary each time."
+    histories = [record.history for record in records['history']]
+    return [{flat_name(item): json.loads(item.value_json) for item in history.item} for history in histories]
+
+
+def hardware_in(records: dict[str, list]) -> list[str]:
+    "The names of what was measured of the machine."
+    return [item.key or flat_name(item) for record in records['stats'] for item in record.stats.item]
 
 
 def write_encoder(path: Path) -> Path:
@@ -134,42 +158,49 @@ def write_encoder(path: Path) -> Path:
     return path
 
 
-def test_faces_by_settings(own, tmp_path):
-    """The settings' file alone, with weights of an encoder from a file: what was trained is what it says.
-
-    W&B's folder holds parameters, scores, hardware and masks."""
+def write_settings(path: Path, **changes) -> Path:
+    "The faces' file of settings with some of them changed."
     import yaml
+    settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text())
+    path.write_text(yaml.safe_dump(settings | changes))
+    return path
 
+
+@pytest.fixture(scope='module')
+def trained_faces(own, tmp_path_factory) -> tuple[Path, str]:
+    "The folder of a training by the file of settings alone, and the encoder's file that it starts from. Read only."
     from nbs_lib.experiments.faces import split_faces
-    split_faces(own/'faces', tmp_path/'split')
-    encoder = write_encoder(tmp_path/'encoder.safetensors')
-    changes = dict(
-        data=str(tmp_path/'split'), out=str(tmp_path/'m'), size=64, epochs=2, encoder_weights=str(encoder))
-    settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text()) | changes
-    (tmp_path/'faces.yaml').write_text(yaml.safe_dump(settings))
-    done = run_forked(seg_train, '--config', tmp_path/'faces.yaml', cwd=tmp_path)
+    folder = tmp_path_factory.mktemp('faces')
+    split_faces(own/'faces', folder/'split')
+    encoder = str(write_encoder(folder/'encoder.safetensors'))
+    paths = dict(data=str(folder/'split'), out=str(folder/'m'), encoder_weights=encoder)
+    settings = write_settings(folder/'faces.yaml', size=64, epochs=2, **paths)
+    done = run_forked(seg_train, '--config', settings, cwd=folder)
     assert done.returncode == 0, done.stderr
-    saved = json.loads((tmp_path/'m/smp_segformer_mit_b0_64.json').read_text())
-    run, = (tmp_path/'m/wandb').glob('offline-run-*')
-    found = {}
-    for record in wandb_records(next(run.glob('*.wandb'))):
-        found.setdefault(record.WhichOneof('record_type'), []).append(record)
-    config = {update.key: json.loads(update.value_json) for update in found['run'][0].run.config.update}
-    wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=changes['encoder_weights'])
-    assert {key: config[key] for key in wanted} == wanted
-    rows = [{flat_name(i): json.loads(i.value_json) for i in r.history.item} for r in found['history']]
-    assert [row['dice'] for row in rows if 'dice' in row] == [epoch['dice'] for epoch in saved['history']]
-    hardware = [item.key or flat_name(item) for record in found['stats'] for item in record.stats.item]
-    assert any('cpu' in name for name in hardware)
+    return folder/'m', encoder
+
+
+def test_faces_by_settings(trained_faces):
+    "The settings' file alone, with weights of an encoder from a file: what was trained is what it says."
+    models, encoder = trained_faces
+    run, = (models/'wandb').glob('offline-run-*')
+    records = records_of(run)
+    parameters = parameters_in(records)
+    wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=encoder)
+    assert {key: parameters[key] for key in wanted} == wanted
+    saved = json.loads((models/'smp_segformer_mit_b0_64.json').read_text())
+    assert [row['dice'] for row in rows_in(records) if 'dice' in row] == [epoch['dice'] for epoch in saved['history']]
+
+
+def test_the_folder_of_wandb_holds_hardware_and_masks(trained_faces):
+    run, = (trained_faces[0]/'wandb').glob('offline-run-*')
+    assert any('cpu' in name for name in hardware_in(records_of(run)))
     assert list(run.glob('files/media/images/predictions*.png'))
     assert list(run.glob('files/media/table/classes*.json'))
 
 
 def test_settings_of_unknown_names(tmp_path):
-    import yaml
-    settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text())
-    (tmp_path/'faces.yaml').write_text(yaml.safe_dump(settings | dict(los='dice')))
-    done = run_forked(seg_train, '--config', tmp_path/'faces.yaml')
+    done = run_forked(seg_train, '--config', write_settings(tmp_path/'faces.yaml', los='dice'))
     assert done.returncode == 1 and "sets 'los', which seg_train does not know" in done.stderr
 
 
