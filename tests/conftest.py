@@ -37,6 +37,17 @@ def run_command(name: str, *args, cwd=None) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
 
 
+def run_cells(path, values) -> None:
+    "Run the code of a notebook in this process, with other parameters; a kernel would import fastai once more."
+    import nbformat
+
+    from nbs_lib.tools.series import set_parameters
+
+    notebook = set_parameters(nbformat.read(path, 4), values)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    exec("\n".join(code), {})
+
+
 def digest(folder) -> dict[str, str]:
     "{relative path: SHA-256} of all files in a folder, but for what `seg_fix` put aside."
     files = [path for path in Path(folder).rglob("*") if path.is_file() and ".seg_fix" not in path.parts]

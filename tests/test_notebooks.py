@@ -4,10 +4,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_cells
 
 from nbs_lib.core import SegError
-from nbs_lib.tools.series import SERIES, execute, set_parameters
+from nbs_lib.tools.series import SERIES, execute
 
 
 def code_cells(name):
@@ -66,13 +66,10 @@ def test_the_series_runs(rooms, tmp_path, monkeypatch):
     ("GoBig", {"SIZES": [512]}, "above the images' own"),
 ])
 def test_bad_parameters_are_one_sentence(name, values, says, rooms, tmp_path, monkeypatch):
-    "The cells run in this process: each kernel would import fastai anew."
     monkeypatch.chdir(ROOT)
     values = {"DATA": str(rooms), "MODELS": str(tmp_path)} | values
-    notebook = set_parameters(nbformat.read(f"{name}.ipynb", 4), values)
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     with pytest.raises(SegError, match=says):
-        exec("\n".join(code), {})
+        run_cells(f"{name}.ipynb", values)
 
 
 def test_a_failing_notebook_is_not_written(tmp_path, monkeypatch):
