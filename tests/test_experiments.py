@@ -26,7 +26,7 @@ TINY_WNET = dict(
 TINY = [
     ('WNet', dict(TINY_WNET, DATA='{rooms}')),
     ('WNet', dict(TINY_WNET, BSDS='{bsds}')),
-    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', ARCH='unet:tu-resnet10t', STEPS=60, TIMES=32)),
+    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', ARCH='unet:tu-test_resnet', STEPS=20, TIMES=32)),
     ('SegFormer', dict(SOURCE='{faces}', DATA='{out}/split', MODELS='{out}', EPOCHS=1)),
     ('PascalVOC', dict(TINY_VOC, SOURCE='{voc}')),
 ]
