@@ -244,21 +244,25 @@ def full_disk(*args, **kw):
     raise OSError(28, "No space left on device")
 
 
-def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monkeypatch):
-    "The disk is full when the model is to be saved: the next run saves what an uninterrupted training saves"
-    drawn(tmp_path / "data")
-    more = ("--epochs", 2)
-    train_here(tmp_path / "data", tmp_path / "whole", *more)
+def cut_training(data, out, monkeypatch):
+    "A training of two epochs that ends before it saves its model."
     with monkeypatch.context() as patch:
         patch.setattr("nbs_lib.train.save_model", full_disk)
         with pytest.raises(SystemExit):
-            train_here(tmp_path / "data", tmp_path / "cut", *more)
-    assert (tmp_path / "cut" / f"{NAME}.checkpoint").exists()
-    train_here(tmp_path / "data", tmp_path / "cut", *more, "--resume")
-    whole, cut = (weights_of(tmp_path / d / NAME) for d in ("whole", "cut"))
-    for name, weight in whole.items():
-        np.testing.assert_allclose(cut[name], weight, atol=1e-6, err_msg=name)
-    assert result(tmp_path / "cut")["history"] == result(tmp_path / "whole")["history"]
+            train_here(data, out, "--epochs", 2)
+
+
+def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monkeypatch):
+    "The disk is full when the model is to be saved: the next run saves what an uninterrupted training saves"
+    data, whole, cut = drawn(tmp_path / "data").root, tmp_path / "whole", tmp_path / "cut"
+    train_here(data, whole, "--epochs", 2)
+    cut_training(data, cut, monkeypatch)
+    assert (cut / f"{NAME}.checkpoint").exists()
+    train_here(data, cut, "--epochs", 2, "--resume")
+    saved = weights_of(cut / NAME)
+    for name, weight in weights_of(whole / NAME).items():
+        np.testing.assert_allclose(saved[name], weight, atol=1e-6, err_msg=name)
+    assert result(cut)["history"] == result(whole)["history"]
 
 
 def test_an_interrupt_leaves_no_autocast(tmp_path):
@@ -285,10 +289,15 @@ def test_an_interrupt_leaves_no_autocast(tmp_path):
         assert learn.model is model and learn.loss_func is loss
 
 
-def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
+def change_a_mask(data) -> None:
+    "Another content of one mask; the number of pairs stays."
     from nbs_lib.labels import ROOM_LABELS
     from nbs_lib.masks import mask_image
 
+    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(data / "labels" / "000003.png")
+
+
+def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
     drawn(tmp_path / "data")
     step = ("--ladder", "32:1", "--resume")
 
@@ -301,37 +310,32 @@ def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
     for change in changes:
         assert not is_done(*change), f"{change} is another training"
     assert is_done("--seed", 1)
-    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path / "data" / "labels" / "000003.png")
+    change_a_mask(tmp_path / "data")
     assert not is_done("--seed", 1), "other data, the same number of pairs"
 
 
-def cut_training(data, out, monkeypatch):
-    "A training of two epochs that ends before it saves its model."
-    with monkeypatch.context() as patch:
-        patch.setattr("nbs_lib.train.save_model", full_disk)
-        with pytest.raises(SystemExit):
-            train_here(data, out, "--epochs", 2)
-
-
-def test_resume_on_other_data_or_labels_is_refused_in_words(tmp_path, monkeypatch, capsys):
-    from nbs_lib.labels import ROOM_LABELS
-    from nbs_lib.masks import mask_image
-
-    drawn(tmp_path / "data")
-    cut_training(tmp_path / "data", tmp_path / "out", monkeypatch)
+def why_refused(data, out, capsys) -> str:
+    "What is said when a training of two epochs may not go on."
     capsys.readouterr()
-    table = tmp_path / "data" / "labels.csv"
-    before = table.read_text()
-    table.write_text(before + "extra_thing,1,2,3\n")
     with pytest.raises(SystemExit):
-        train_here(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--resume")
-    error = capsys.readouterr().err
+        train_here(data, out, "--epochs", 2, "--resume")
+    return capsys.readouterr().err
+
+
+def test_resume_with_other_labels_is_refused_in_words(tmp_path, monkeypatch, capsys):
+    data, out = drawn(tmp_path / "data").root, tmp_path / "out"
+    cut_training(data, out, monkeypatch)
+    table = data / "labels.csv"
+    table.write_text(table.read_text() + "extra_thing,1,2,3\n")
+    error = why_refused(data, out, capsys)
     assert "label table" in error and "Traceback" not in error, error
-    table.write_text(before)
-    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path / "data" / "labels" / "000003.png")
-    with pytest.raises(SystemExit):
-        train_here(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--resume")
-    error = capsys.readouterr().err
+
+
+def test_resume_on_other_data_is_refused_in_words(tmp_path, monkeypatch, capsys):
+    data, out = drawn(tmp_path / "data").root, tmp_path / "out"
+    cut_training(data, out, monkeypatch)
+    change_a_mask(data)
+    error = why_refused(data, out, capsys)
     assert "data" in error and len(error.strip().splitlines()) == 1, error
 
 
@@ -512,30 +516,35 @@ def test_minutes_become_epochs_that_a_resume_keeps(tmp_path, monkeypatch, capsys
     assert "is done" in capsys.readouterr().out
 
 
+def interrupt_after(epoch: int, monkeypatch) -> None:
+    "Let trainings be interrupted as soon as the checkpoint of this epoch is written."
+    from nbs_lib.callbacks import Checkpoint
+
+    save = Checkpoint.save_state
+
+    def save_and_stop(self):
+        save(self)
+        if self.epoch == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save_state", save_and_stop)
+
+
 def test_validation_only_now_and_then(tmp_path, monkeypatch):
     "Rows for validated epochs only; cut and resumed, best epoch and patience as without a cut"
-    drawn(tmp_path / "data")
+    data, whole, cut = drawn(tmp_path / "data").root, tmp_path / "whole", tmp_path / "cut"
     more = ("--epochs", 5, "--valid_every", 2, "--patience", 9)
-    train_here(tmp_path / "data", tmp_path / "whole", *more)
+    train_here(data, whole, *more)
     with monkeypatch.context() as patch:
-        from nbs_lib.callbacks import Checkpoint
-
-        save = Checkpoint.save_state
-
-        def stop_after_third(self):
-            save(self)
-            if self.epoch == 2:
-                raise KeyboardInterrupt
-
-        patch.setattr(Checkpoint, "save_state", stop_after_third)
+        interrupt_after(2, patch)
         with pytest.raises(SystemExit):
-            train_here(tmp_path / "data", tmp_path / "cut", *more)
-    train_here(tmp_path / "data", tmp_path / "cut", *more, "--resume")
-    whole, cut = result(tmp_path / "whole")["history"], result(tmp_path / "cut")["history"]
-    assert [row["epoch"] for row in whole] == [1, 3, 4]
-    assert [row["epoch"] for row in cut] == [1, 3, 4]
-    np.testing.assert_allclose(rows(cut), rows(whole), atol=1e-5)
-    assert len((tmp_path / "cut" / f"{NAME}.csv").read_text().splitlines()) == 4
+            train_here(data, cut, *more)
+    train_here(data, cut, *more, "--resume")
+    history_of_whole, history_of_cut = result(whole)["history"], result(cut)["history"]
+    assert [row["epoch"] for row in history_of_whole] == [1, 3, 4]
+    assert [row["epoch"] for row in history_of_cut] == [1, 3, 4]
+    np.testing.assert_allclose(rows(history_of_cut), rows(history_of_whole), atol=1e-5)
+    assert len((cut / f"{NAME}.csv").read_text().splitlines()) == 4
 
 
 def test_settings_reach_the_optimizer_the_schedule_and_the_loaders(tmp_path):
