@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
+# Two workers share the tests, file by file; what minds the clock runs afterwards, alone.
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install run night lab lint fix quick notebooks test test-latest test-unity clean
 
@@ -12,7 +14,7 @@ help:
 	@echo "make quick        lint, export in step, the fast tests: under 90 seconds once installed"
 	@echo "make fix          let ruff mend what it can"
 	@echo "make notebooks    run the library notebooks whose code has changed, for their outputs"
-	@echo "make test         install and run all tests"
+	@echo "make test         install and run all tests, and say which took longest"
 	@echo "make test-latest  run the tests against the newest fastai"
 	@echo "make test-unity   let Unity's own reader read what seg_convert writes"
 	@echo "make clean        remove the environments and the stamps of finished runs (data and models stay)"
@@ -52,7 +54,7 @@ fix: install
 
 quick: lint
 	$(BIN)/python tests/in_step.py
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest -q $(IN_PARALLEL) -m "not slow and not clock"
 
 notebooks: install
 	$(BIN)/python tests/outputs.py
@@ -60,8 +62,9 @@ notebooks: install
 test: lint
 	$(BIN)/python tests/in_step.py
 	$(BIN)/python tests/outputs.py --check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
-	$(BIN)/python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	$(BIN)/python -m pytest --durations 10 $(IN_PARALLEL) -m "not clock"
+	$(BIN)/python -m pytest --durations 10 -m clock
 
 .venv-latest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-latest
@@ -69,7 +72,8 @@ test: lint
 	touch $@
 
 test-latest: libx11 .venv-latest/installed
-	.venv-latest/bin/python -m pytest
+	.venv-latest/bin/python -m pytest $(IN_PARALLEL) -m "not clock"
+	.venv-latest/bin/python -m pytest -m clock
 
 # Unity's reader pins numpy 1.23: it is put aside, without what it pins, and only this test sees it.
 UNITY := pysolotools "dataclasses-json~=0.5.7" "marshmallow<5" marshmallow-enum typing-inspect mypy-extensions

@@ -799,4 +799,5 @@ def seg_train(command: TrainCommand):
 # %% ../nbs/14_train.ipynb #0b6c91ce
 #| eval: false
 if __name__ == "__main__" and "ipykernel" not in sys.modules:  # a notebook is __main__, too
-    seg_train.main()
+    from nbs_lib import train  # the help is read from comments, and those of `__main__` cannot be read
+    train.seg_train.main()

@@ -10,10 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pixels of tests go with the tests
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared by processes, not by threads
 
 SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
-SLOW_FILES = {"test_commands", "test_demo", "test_experiments", "test_formats", "test_notebooks", "test_predict",
-              "test_rooms_shaded", "test_rooms_truth", "test_server", "test_train", "test_walk"}
+# The longest first, so that two workers that take a file each end at about the same time
+SLOW_FILES = ("test_train", "test_experiments", "test_predict", "test_notebooks", "test_commands", "test_night",
+              "test_rooms_truth", "test_rooms_shaded", "test_server", "test_walk", "test_demo", "test_formats")
+
+
+def by_length(item) -> int:
+    "Where a test comes in the order of files, the longest first."
+    return SLOW_FILES.index(item.path.stem) if item.path.stem in SLOW_FILES else len(SLOW_FILES)
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -21,12 +28,24 @@ def pytest_collection_modifyitems(items) -> None:
     for item in items:
         if item.path.stem in SLOW_FILES or SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=by_length)
 
 
 def run_command(name: str, *args, cwd=None) -> subprocess.CompletedProcess:
     "Run one of the `seg_*` commands of this environment."
     command = [Path(sys.executable).with_name(name), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
+
+
+def run_cells(path, values) -> None:
+    "Run the code of a notebook in this process, with other parameters; a kernel would import fastai once more."
+    import nbformat
+
+    from nbs_lib.tools.series import set_parameters
+
+    notebook = set_parameters(nbformat.read(path, 4), values)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    exec("\n".join(code), {})
 
 
 def digest(folder) -> dict[str, str]:

@@ -35,10 +35,17 @@ def copy_sources(target: Path) -> None:
         file.unlink()
 
 
+EXPORT_AND_CLEAN = """
+from nbdev.clean import nbdev_clean
+from nbdev.doclinks import nbdev_export
+nbdev_export()
+nbdev_clean(fname='.')
+"""
+
+
 def export_and_clean(folder: Path) -> None:
-    "Let nbdev write the modules, and take out of the notebooks what it would take out."
-    for command, *arguments in (["nbdev_export"], ["nbdev_clean", "--fname", "."]):
-        subprocess.run([Path(sys.executable).with_name(command), *arguments], cwd=folder, check=True)
+    "Let nbdev write the modules, and take out of the notebooks what it would take out; it looks where it is started."
+    subprocess.run([sys.executable, "-c", EXPORT_AND_CLEAN], cwd=folder, check=True)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, run_command
+from forked import run_forked, start_forked
 from PIL import Image
 
 from nbs_lib.train import seg_train
@@ -125,11 +126,11 @@ SMALL = ("--size", 32, "--arch", "resnet18")
 
 def test_weights_of_another_label_count(rooms, tmp_path):
     small, other = (*SMALL, "--epochs", 1, "--bs", 8), copy(rooms, tmp_path)
-    assert run_command("seg_train", "--data", rooms, "--out", tmp_path / "m", *small).returncode == 0
+    assert run_forked(seg_train, "--data", rooms, "--out", tmp_path / "m", *small).returncode == 0
     table = other / "labels.csv"
     table.write_text(table.read_text().rstrip("\n") + "\nextra_thing,1,2,3\n")
     weights = ("--weights", tmp_path / "m/unet_resnet18_32.safetensors")
-    done = run_command("seg_train", "--data", other, "--out", tmp_path / "m2", *weights, *small)
+    done = run_forked(seg_train, "--data", other, "--out", tmp_path / "m2", *weights, *small)
     assert done.returncode == 1 and "trained for 24 labels that are not the 25" in done.stderr, done.stderr
 
 
@@ -142,19 +143,18 @@ def history_of(folder) -> list[list[float]]:
 def test_killed_training_resumes(rooms, tmp_path):
     "kill -9 after the first epoch, then the same command with --resume: ends as an uninterrupted run does."
     args = ["--data", rooms, *SMALL, "--epochs", 3, "--bs", 4, "--precision", "fp32"]
-    program = Path(sys.executable).with_name("seg_train")
-    command = [str(part) for part in (program, *args, "--out", tmp_path / "killed")]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    job = start_forked(seg_train, *args, "--out", tmp_path / "killed")
     checkpoint = tmp_path / "killed/unet_resnet18_32.checkpoint"
     for _ in range(1200):
-        if checkpoint.exists() or job.poll() is not None:
+        if checkpoint.exists() or not job.is_alive():
             break
         time.sleep(0.1)
-    job.send_signal(signal.SIGKILL)
-    assert job.wait() == -signal.SIGKILL, "it was over before it could be killed"
+    job.kill()
+    job.join()
+    assert job.exitcode == -signal.SIGKILL, "it was over before it could be killed"
     assert checkpoint.exists()
-    assert subprocess.run([*command, "--resume"], capture_output=True).returncode == 0
-    assert run_command("seg_train", *args, "--out", tmp_path / "whole").returncode == 0
+    assert run_forked(seg_train, *args, "--out", tmp_path / "killed", "--resume").returncode == 0
+    assert run_forked(seg_train, *args, "--out", tmp_path / "whole").returncode == 0
     killed, whole = history_of(tmp_path / "killed"), history_of(tmp_path / "whole")
     assert len(killed) == 3
     np.testing.assert_allclose(killed, whole, atol=1e-3)

@@ -215,6 +215,7 @@ def test_what_the_server_would_refuse_is_scaled_down_or_explained(model, tmp_pat
         assert page.complaints() == []
 
 
+@pytest.mark.clock
 def test_camera(model):
     with listening(slow_predictor(model, 0.2)) as url, browser() as page:
         page.open(f"{url}/demo")

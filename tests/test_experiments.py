@@ -8,12 +8,14 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT, run_command
+from conftest import ROOT, run_cells
+from forked import run_forked
 from PIL import Image
 
 from nbs_lib.core import SegError
 from nbs_lib.layouts import FACES, find_pairs
 from nbs_lib.tools.series import execute
+from nbs_lib.train import seg_train
 
 TINY_VOC = dict(
     MODELS='{out}', ARCH='unet:resnet18', COMPARED=['jaccard'], LONGEST=64, BS=4, EPOCHS=1, EPOCHS_COMPARED=1)
@@ -24,10 +26,9 @@ TINY_WNET = dict(
 TINY = [
     ('WNet', dict(TINY_WNET, DATA='{rooms}')),
     ('WNet', dict(TINY_WNET, BSDS='{bsds}')),
-    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', TIMES=32)),
+    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', ARCH='unet:tu-test_resnet', STEPS=20, TIMES=32)),
     ('SegFormer', dict(SOURCE='{faces}', DATA='{out}/split', MODELS='{out}', EPOCHS=1)),
     ('PascalVOC', dict(TINY_VOC, SOURCE='{voc}')),
-    ('PascalVOC', dict(TINY_VOC, SOURCE='{voc}.tar', DATA='{out}/voc', TRACK='tensorboard')),
 ]
 
 
@@ -86,15 +87,15 @@ def test_runs(name, parameters, rooms, own, bsds, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT/'experiments')
     folders = dict(rooms=rooms, bsds=bsds, faces=own/'faces', voc=own/'voc', out=tmp_path)
     values = {key: v.format(**folders) if isinstance(v, str) else v for key, v in parameters.items()}
+    done = execute(f'{name}.ipynb', values, tmp_path/'out.ipynb', progress=lambda line: None)
+    assert all(cell.execution_count for cell in done.cells if cell.cell_type == 'code')
 
-    def run():
-        return execute(f'{name}.ipynb', values, tmp_path/'out.ipynb', progress=lambda line: None)
 
-    if values.get('SOURCE', '').endswith('.tar'):
-        with pytest.raises(SegError, match='expected 6cd6e144'):
-            run()  # it is not the official one
-    else:
-        assert all(cell.execution_count for cell in run().cells if cell.cell_type == 'code')
+def test_a_tar_that_is_not_the_official_one_is_refused(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT/'experiments')
+    values = dict(SOURCE=f'{own}/voc.tar', DATA=f'{tmp_path}/voc', MODELS=str(tmp_path))
+    with pytest.raises(SegError, match='expected 6cd6e144'):
+        run_cells('PascalVOC.ipynb', values)
 
 
 BLOCK, HEAD = 32768, 7  # bytes of a block of LevelDB's log, and of what stands before a record
@@ -119,8 +120,32 @@ def wandb_records(path: Path):
             part = b''
 
 
+def records_of(run: Path) -> dict[str, list]:
+    "{kind: records} of all that W&B wrote into the folder of a run."
+    found = {}
+    for record in wandb_records(next(run.glob('*.wandb'))):
+        found.setdefault(record.WhichOneof('record_type'), []).append(record)
+    return found
+
+
 def flat_name(item) -> str:
     return '.'.join(item.nested_key)
+
+
+def parameters_in(records: dict[str, list]) -> dict:
+    "The parameters of a run."
+    return {update.key: json.loads(update.value_json) for update in records['run'][0].run.config.update}
+
+
+def rows_in(records: dict[str, list]) -> list[dict]:
+    "What was logged in a run, a dictionary each time."
+    histories = [record.history for record in records['history']]
+    return [{flat_name(item): json.loads(item.value_json) for item in history.item} for history in histories]
+
+
+def hardware_in(records: dict[str, list]) -> list[str]:
+    "The names of what was measured of the machine."
+    return [item.key or flat_name(item) for record in records['stats'] for item in record.stats.item]
 
 
 def write_encoder(path: Path) -> Path:
@@ -132,55 +157,78 @@ def write_encoder(path: Path) -> Path:
     return path
 
 
-def test_faces_by_settings(own, tmp_path):
-    """The settings' file alone, with weights of an encoder from a file: what was trained is what it says.
-
-    W&B's folder holds parameters, scores, hardware and masks."""
+def write_settings(path: Path, **changes) -> Path:
+    "The faces' file of settings with some of them changed."
     import yaml
+    settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text())
+    path.write_text(yaml.safe_dump(settings | changes))
+    return path
 
+
+@pytest.fixture(scope='module')
+def trained_faces(own, tmp_path_factory) -> tuple[Path, str]:
+    "The folder of a training by the file of settings alone, and the encoder's file that it starts from. Read only."
     from nbs_lib.experiments.faces import split_faces
-    split_faces(own/'faces', tmp_path/'split')
-    encoder = write_encoder(tmp_path/'encoder.safetensors')
-    changes = dict(
-        data=str(tmp_path/'split'), out=str(tmp_path/'m'), size=64, epochs=2, encoder_weights=str(encoder))
-    settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text()) | changes
-    (tmp_path/'faces.yaml').write_text(yaml.safe_dump(settings))
-    done = run_command('seg_train', '--config', tmp_path/'faces.yaml', cwd=tmp_path)
+    folder = tmp_path_factory.mktemp('faces')
+    split_faces(own/'faces', folder/'split')
+    encoder = str(write_encoder(folder/'encoder.safetensors'))
+    paths = dict(data=str(folder/'split'), out=str(folder/'m'), encoder_weights=encoder)
+    settings = write_settings(folder/'faces.yaml', size=64, epochs=2, **paths)
+    done = run_forked(seg_train, '--config', settings, cwd=folder)
     assert done.returncode == 0, done.stderr
-    saved = json.loads((tmp_path/'m/smp_segformer_mit_b0_64.json').read_text())
-    run, = (tmp_path/'m/wandb').glob('offline-run-*')
-    found = {}
-    for record in wandb_records(next(run.glob('*.wandb'))):
-        found.setdefault(record.WhichOneof('record_type'), []).append(record)
-    config = {update.key: json.loads(update.value_json) for update in found['run'][0].run.config.update}
-    wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=changes['encoder_weights'])
-    assert {key: config[key] for key in wanted} == wanted
-    rows = [{flat_name(i): json.loads(i.value_json) for i in r.history.item} for r in found['history']]
-    assert [row['dice'] for row in rows if 'dice' in row] == [epoch['dice'] for epoch in saved['history']]
-    hardware = [item.key or flat_name(item) for record in found['stats'] for item in record.stats.item]
-    assert any('cpu' in name for name in hardware)
+    return folder/'m', encoder
+
+
+def test_faces_by_settings(trained_faces):
+    "The settings' file alone, with weights of an encoder from a file: what was trained is what it says."
+    models, encoder = trained_faces
+    run, = (models/'wandb').glob('offline-run-*')
+    records = records_of(run)
+    parameters = parameters_in(records)
+    wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=encoder)
+    assert {key: parameters[key] for key in wanted} == wanted
+    saved = json.loads((models/'smp_segformer_mit_b0_64.json').read_text())
+    assert [row['dice'] for row in rows_in(records) if 'dice' in row] == [epoch['dice'] for epoch in saved['history']]
+
+
+def test_the_folder_of_wandb_holds_hardware_and_masks(trained_faces):
+    run, = (trained_faces[0]/'wandb').glob('offline-run-*')
+    assert any('cpu' in name for name in hardware_in(records_of(run)))
     assert list(run.glob('files/media/images/predictions*.png'))
     assert list(run.glob('files/media/table/classes*.json'))
 
 
 def test_settings_of_unknown_names(tmp_path):
-    import yaml
-    settings = yaml.safe_load((ROOT/'experiments/faces.yaml').read_text())
-    (tmp_path/'faces.yaml').write_text(yaml.safe_dump(settings | dict(los='dice')))
-    done = run_command('seg_train', '--config', tmp_path/'faces.yaml')
+    done = run_forked(seg_train, '--config', write_settings(tmp_path/'faces.yaml', los='dice'))
     assert done.returncode == 1 and "sets 'los', which seg_train does not know" in done.stderr
 
 
-@pytest.mark.parametrize('name', sorted(p.stem for p in (ROOT/'experiments').glob('*.ipynb')))
+NOTEBOOKS = sorted(path.stem for path in (ROOT/'experiments').glob('*.ipynb'))
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
 def test_form(name):
-    "Parameters first, prose between, and the outputs of an honest run."
-    path = ROOT/'experiments'/f'{name}.ipynb'
-    nb = nbformat.read(path, 4)
-    code = [c for c in nb.cells if c.cell_type == 'code']
-    assert name in {n for n, _ in TINY}, 'a notebook that no test runs'
+    "Parameters first, and prose between; at least one test runs it."
+    cells = nbformat.read(ROOT/'experiments'/f'{name}.ipynb', 4).cells
+    code = [cell for cell in cells if cell.cell_type == 'code']
+    assert name in {name for name, _ in TINY}, 'a notebook that no test runs'
     assert code[0].metadata.get('tags') == ['parameters']
-    assert len(code) <= 20 and sum(c.cell_type == 'markdown' for c in nb.cells) >= len(code)/2
-    assert not any(o.output_type == 'error' or o.get('name') == 'stderr' for c in code for o in c.outputs)
-    assert sum(bool(c.outputs) for c in code) >= len(code)/2
-    assert any('image/png' in o.get('data', {}) for c in code for o in c.outputs)
+    assert len(code) <= 20
+    assert sum(cell.cell_type == 'markdown' for cell in cells) >= len(code)/2
+
+
+def is_complaint(output) -> bool:
+    "Is an output an error, or a warning?"
+    return output.output_type == 'error' or output.get('name') == 'stderr'
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_is_committed_with_its_outputs(name):
+    "The outputs of an honest run: pictures, and no complaints."
+    path = ROOT/'experiments'/f'{name}.ipynb'
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == 'code']
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if is_complaint(output)]
+    assert sum(bool(cell.outputs) for cell in code) >= len(code)/2
+    assert any('image/png' in output.get('data', {}) for output in outputs)
     assert path.stat().st_size < 1_300_000

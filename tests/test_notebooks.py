@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_cells
 
 from nbs_lib.core import SegError
 from nbs_lib.tools.series import SERIES, execute
@@ -69,5 +69,13 @@ def test_bad_parameters_are_one_sentence(name, values, says, rooms, tmp_path, mo
     monkeypatch.chdir(ROOT)
     values = {"DATA": str(rooms), "MODELS": str(tmp_path)} | values
     with pytest.raises(SegError, match=says):
-        execute(f"{name}.ipynb", values, tmp_path / "x.ipynb", progress=lambda line: None)
+        run_cells(f"{name}.ipynb", values)
+
+
+def test_a_failing_notebook_is_not_written(tmp_path, monkeypatch):
+    "In a real kernel: the cell's error is the error of the run."
+    monkeypatch.chdir(ROOT)
+    values = {"DATA": "no such folder", "MODELS": str(tmp_path)}
+    with pytest.raises(SegError, match="the folder no such folder does not exist"):
+        execute("SegmentationLearner.ipynb", values, tmp_path / "x.ipynb", progress=lambda line: None)
     assert not (tmp_path / "x.ipynb").exists()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_command
 from echo import SIZE, echo_graph, echo_model
+from forked import run_forked
 from onnx import TensorProto
 from PIL import Image
 
@@ -375,8 +376,9 @@ def test_rooms_model_on_real_photographs(model):
 
 def test_eight_bits_only_where_good_enough(model, rooms, tmp_path):
     "Written with a manifest that says how it was judged, or not written and said so."
+    from nbs_lib.export import seg_export
     weights = model.with_suffix('.safetensors')
-    done = run_command('seg_export', weights, '--out', tmp_path, '--data', rooms)
+    done = run_forked(seg_export, weights, '--out', tmp_path, '--data', rooms)
     assert done.returncode == 0, done.stderr
     small, said = tmp_path/'unet_resnet18_32.int8.onnx', done.stdout.splitlines()[-1]
     assert 'of the pixels of' in said and 'Dice' in said
@@ -388,8 +390,9 @@ def test_eight_bits_only_where_good_enough(model, rooms, tmp_path):
 
 
 def test_eight_bits_need_held_out_pictures(model, tmp_path):
+    from nbs_lib.export import seg_export
     weights = model.with_suffix('.safetensors')
-    says(run_command('seg_export', weights, '--out', tmp_path, '--data', tmp_path/'nowhere'), 1, 'nowhere')
+    says(run_forked(seg_export, weights, '--out', tmp_path, '--data', tmp_path/'nowhere'), 1, 'nowhere')
 
 
 # what the model remembers as held out

@@ -464,6 +464,7 @@ def test_log_and_metrics_hold_no_picture(client, caplog):
 
 # --- many at a time -----------------------------------------------------------------------------------------------
 
+@pytest.mark.clock
 def test_queue_and_deadline(model):
     def post(url: str) -> httpx.Response:
         return post_image(url, encode(noise()))
@@ -493,6 +494,7 @@ def test_a_crowd_at_one_moment_is_counted_right():
     assert sum(isinstance(a, APIError) for a in answers) == 5 and max(waiting) == 2 and waiting[-1] == 0
 
 
+@pytest.mark.clock
 def test_health_while_predicting(model):
     with listening(model) as url, ThreadPoolExecutor(2) as pool, httpx.Client() as http:
         large = encode(noise(64, 64).resize((2800, 2800)), "JPEG")
@@ -546,6 +548,7 @@ def test_a_newer_frame_replaces_the_waiting_one():
     asyncio.run(go())
 
 
+@pytest.mark.clock
 def test_stream_at_20_frames_a_second_against_a_slow_model(model):
     with listening(slow_predictor(model, 0.2)) as url, Client(url).stream() as stream:
         seen = []
@@ -610,24 +613,29 @@ def test_reload_drops_nothing(tmp_path):
 
 # --- the program --------------------------------------------------------------------------------------------------
 
+@pytest.mark.clock
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_and_started_again(model, workers):
+    "It is back within 12 s of the kill; on a machine too busy for that, within four times what the first start took."
+    first_start = time.monotonic()
     with serving(model, "--workers", workers) as (url, process, _):
+        within = max(12, 4 * (time.monotonic() - first_start))
         process.kill()
         process.wait()
         start = time.monotonic()
-        wait_until(lambda: get(f"{url}/health/live").status_code != 200)  # workers see that nobody leads them
+        wait_until(lambda: get(f"{url}/health/live").status_code != 200, within)  # workers see that nobody leads them
         port = url.rsplit(":", 1)[1]
         again = start_program(subprocess.DEVNULL, "--model", model, "--port", port)
         try:
-            wait_until(lambda: get(f"{url}/health/ready").status_code == 200, 10)
+            wait_until(lambda: get(f"{url}/health/ready").status_code == 200, within)
             assert Client(url).predict(noise()).mask.shape == (SIZE, SIZE)
         finally:
             again.terminate()
-            assert again.wait(10) in (0, -signal.SIGTERM)
-        assert time.monotonic() - start < 12
+            assert again.wait(within) in (0, -signal.SIGTERM)
+        assert time.monotonic() - start < within
 
 
+@pytest.mark.clock
 def test_workers_answer_alike(tmp_path):
     path = echo_model(tmp_path / "m.onnx")
     with serving(path, "--workers", 2, "--token", "t") as (url, process, log):

@@ -27,6 +27,7 @@ pytest.importorskip("onnx")
 import httpx
 from echo import echo_graph, echo_model
 from fastapi.testclient import TestClient
+from forked import run_forked
 from serving import (
     ROOT,
     app_client,
@@ -46,6 +47,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from model_server import Client, Settings
 from model_server.application import make_app
+from model_server.command import seg_serve
 from model_server.errors import APIError
 from model_server.work_queue import WorkQueue
 from nbs_lib.predict import Predictor
@@ -79,6 +81,7 @@ def many_scans(times: int, size: tuple[int, int] = (2048, 1024)) -> bytes:
     return jpeg[:-2] + scan * times + jpeg[-2:]
 
 
+@pytest.mark.clock
 def test_a_jpeg_of_many_scans_is_refused_undecoded(client):
     bomb = many_scans(1000, (4096, 2048))
     assert len(bomb) < 200_000
@@ -122,6 +125,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+@pytest.mark.clock
 def test_a_picture_of_a_million_parts_is_refused(client):
     jpeg, png = encode(noise(), "JPEG"), encode(noise())
     comments = jpeg[:2] + b"\xff\xfe\x00\x02" * 1_500_000 + jpeg[2:]
@@ -133,6 +137,7 @@ def test_a_picture_of_a_million_parts_is_refused(client):
         assert time.perf_counter() - start < 0.5
 
 
+@pytest.mark.clock
 def test_no_place_is_kept_past_the_deadline():
     "Work that cannot be stopped goes on without its place: the next one need not wait for it."
     async def stuck_then_quick() -> tuple[Exception, float]:
@@ -217,6 +222,7 @@ def test_anonymous_bodies_lock_nobody_out(model, path):
         assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.clock
 def test_slow_bodies_give_way(model):
     "Without a token everybody may send; the body that has taken longest gives its place to the next."
     with listening(model) as url, ExitStack() as stack:
@@ -270,6 +276,7 @@ BEGINNINGS = {
 }
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
 def test_a_request_that_is_never_whole_is_dropped(model, begin):
     with listening(model, upload=1.0, idle=1.0) as url, connect(url) as s:
@@ -279,6 +286,7 @@ def test_a_request_that_is_never_whole_is_dropped(model, begin):
         assert time.monotonic() - start < 6
 
 
+@pytest.mark.clock
 def test_bytes_now_and_then_do_not_keep_a_request_open(model):
     with listening(model, upload=1.0, idle=1.0) as url, connect(url) as s:
         s.sendall(b"GET / HTTP/1.1\r\nX: ")
@@ -290,6 +298,7 @@ def test_bytes_now_and_then_do_not_keep_a_request_open(model):
         assert time.monotonic() - start < 6
 
 
+@pytest.mark.clock
 def test_an_answer_that_nobody_reads_is_dropped(model):
     large = encode(noise(64, 64).resize((4000, 2000)), "JPEG")
     head = f"POST /v1/predict?format=raw HTTP/1.1\r\nHost: a\r\nContent-Length: {len(large)}\r\n\r\n".encode()
@@ -320,6 +329,7 @@ TINY_FRAMES = {
 }
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("frame", TINY_FRAMES.values(), ids=TINY_FRAMES)
 def test_a_flood_of_tiny_frames_stalls_nobody(model, frame):
     begin = b"\x02\x81\0\0\0\0a" if frame[0] == 0 else b""
@@ -340,6 +350,7 @@ def test_a_flood_of_tiny_frames_stalls_nobody(model, frame):
         assert all(f.result() >= 0 for f in floods)
 
 
+@pytest.mark.clock
 def test_a_fast_stream_is_slowed_and_whole(model):
     "Frames above the rate wait in the sender; each is answered or replaced, none is lost."
     with listening(model, frame_rate=50) as url, Client(url).stream() as stream:
@@ -525,7 +536,7 @@ WRONG_STARTS = [
 
 @pytest.mark.parametrize("name,value", WRONG_STARTS)
 def test_wrong_numbers_are_one_sentence(model, name, value):
-    done = run_program("--model", model, name, value)
+    done = run_forked(seg_serve, "--model", model, name, value)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.startswith("seg_serve: ") and len(done.stderr.strip().splitlines()) == 1
 

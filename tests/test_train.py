@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, run_command
+from forked import run_forked, start_forked
+
+from nbs_lib.train import model_name, seg_train
 
 ARCH, NAME = "unet:tu-resnet10t", "smp_unet_tu-resnet10t_32"
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -46,72 +48,144 @@ def rows(history) -> list[list[float]]:
     return [list(row.values()) for row in history]
 
 
+def time_written(path) -> float:
+    "When a file was written last; 0 where there is none."
+    return path.stat().st_mtime if path.exists() else 0
+
+
+def start_twelve_epochs(data, out):
+    "A training of twelve epochs that goes on where it was stopped."
+    return start_forked(seg_train, *arguments(data, out, "--epochs", 12, "--resume"))
+
+
+def kill_after_an_epoch(data, out, delay: float) -> None:
+    "Go on with the training, and kill it so many seconds after the next epoch."
+    table = out / f"{NAME}.csv"
+    before = time_written(table)
+    process = start_twelve_epochs(data, out)
+    while process.is_alive() and time_written(table) == before:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+
+
+def kill_again_and_again(data, out, most: int) -> int:
+    "Kill the training at random moments until it is done, or so often; how often?"
+    rng = np.random.default_rng(0)
+    for kills in range(most):
+        if (out / f"{NAME}.json").exists():
+            return kills
+        kill_after_an_epoch(data, out, rng.uniform(0, 0.4))
+    return most
+
+
+def visible_files(folder) -> set[str]:
+    "Names of the files in a folder, without those that begin with a dot."
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
 def test_killed_ten_times(small, tmp_path):
     "kill -9 at random moments, in the middle of epochs: nothing corrupt, and the history of a training left alone"
-
-    def train(out):
-        words = [str(word) for word in arguments(small, out, "--epochs", 12, "--resume")]
-        return [sys.executable, "-c", f"from nbs_lib.train import seg_train; seg_train.main({words!r})"]
-
-    subprocess.run(train(tmp_path / "whole"), check=True, env=ONE_THREAD, capture_output=True)
-    rng, kills = np.random.default_rng(0), 0
-    while kills < 10 and not (tmp_path / "cut" / f"{NAME}.json").exists():
-        table = tmp_path / "cut" / f"{NAME}.csv"
-        before = table.stat().st_mtime if table.exists() else 0
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(train(tmp_path / "cut"), env=ONE_THREAD, **quiet)
-        while process.poll() is None and not (table.exists() and table.stat().st_mtime > before):
-            time.sleep(0.01)  # until an epoch more is done
-        time.sleep(rng.uniform(0, 0.4))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-    done = subprocess.run(train(tmp_path / "cut"), env=ONE_THREAD, capture_output=True, text=True)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_forked(seg_train, *arguments(small, whole, "--epochs", 12, "--resume")).returncode == 0
+    kills = kill_again_and_again(small, cut, most=10)
+    done = run_forked(seg_train, *arguments(small, cut, "--epochs", 12, "--resume"))
     assert done.returncode == 0, done.stderr
     assert kills >= 5, "the machine was too fast for the test"
-    whole, cut = result(tmp_path / "whole"), result(tmp_path / "cut")
-    assert len(cut["history"]) == 12
-    np.testing.assert_allclose(rows(cut["history"]), rows(whole["history"]), atol=1e-4)
-    left = {path.name for path in (tmp_path / "cut").iterdir() if not path.name.startswith(".")}
-    assert left == {path.name for path in (tmp_path / "whole").iterdir()}
+    assert len(result(cut)["history"]) == 12
+    np.testing.assert_allclose(rows(result(cut)["history"]), rows(result(whole)["history"]), atol=1e-4)
+    assert visible_files(cut) == {path.name for path in whole.iterdir()}
 
 
-def test_two_processes(small, tmp_path):
-    "Two processes over gloo: one set of files, metrics as one process evaluates them, Dice like that of one"
+# several processes
+
+@pytest.fixture(scope="module")
+def one_and_two(small, tmp_path_factory) -> dict[str, tuple[Path, str]]:
+    "{kind: (folder, output)} of the same training on one process and on two, which share their gradients over gloo."
+    trained = {}
     for kind in ("single_cpu", "multi_cpu"):
-        done = launch(kind, "-m", "nbs_lib.train", *arguments(small, tmp_path / kind, "--epochs", 3))
-    assert "on 2 processes" in done.stdout and done.stdout.count("saved") == 1
-    one, two = result(tmp_path / "single_cpu"), result(tmp_path / "multi_cpu")
-    assert two["scores"]["foreground_accuracy"] == pytest.approx(two["history"][-1]["foreground_accuracy"], abs=1e-6)
-    assert two["scores"]["dice"] == pytest.approx(two["history"][-1]["dice"], abs=1e-6)
-    files_of_one = {path.name for path in (tmp_path / "single_cpu").iterdir()}
-    assert files_of_one == {path.name for path in (tmp_path / "multi_cpu").iterdir()}
+        out = tmp_path_factory.mktemp(kind)
+        done = launch(kind, "-m", "nbs_lib.train", *arguments(small, out, "--epochs", 3))
+        trained[kind] = out, done.stdout
+    return trained
+
+
+def better_epoch(history: list[dict]) -> dict | None:
+    "The row of the best epoch, the later of two alike; None where that is the last one."
+    best = max(reversed(history), key=lambda row: row["dice"])
+    return None if best is history[-1] else best
+
+
+def check_best_files(out) -> None:
+    "The model of the best epoch is kept beside that of the last one if it is better, and only then."
+    best = better_epoch(result(out)["history"])
+    weights, description = (out / f"{NAME}.best.{ending}" for ending in ("safetensors", "json"))
+    assert weights.exists() == description.exists() == (best is not None)
+    if best:
+        kept = json.loads(description.read_text())
+        assert (kept["epoch"], kept["dice"]) == (best["epoch"], best["dice"])
+
+
+def files_without_best(out) -> set[str]:
+    "Names of what a training left, but for the model of its best epoch."
+    return {path.name for path in out.iterdir() if ".best." not in path.name}
+
+
+def test_two_processes_write_one_set_of_files(one_and_two):
+    (one, _), (two, output) = one_and_two["single_cpu"], one_and_two["multi_cpu"]
+    assert "on 2 processes" in output and output.count("saved") == 1
+    assert files_without_best(one) == files_without_best(two)
+    for out in (one, two):
+        check_best_files(out)
+
+
+def test_two_processes_judge_the_same_average(one_and_two):
+    "Each process has its own averaged weights; the scores of both together are those of the model that is saved."
+    two = result(one_and_two["multi_cpu"][0])
+    assert two["recipe"]["ema_decay"] > 0
+    for name in ("foreground_accuracy", "dice"):
+        assert two["scores"][name] == pytest.approx(two["history"][-1][name], abs=1e-6)
+
+
+def test_two_processes_learn_as_one_does(one_and_two):
+    one, two = (result(out) for out, _ in one_and_two.values())
     assert abs(one["scores"]["dice"] - two["scores"]["dice"]) < 0.05
     pixels_of_one, pixels_of_two = (sum(row["pixels"] for row in found["classes"]) for found in (one, two))
     assert pixels_of_one == pixels_of_two, "no image scored twice"
+
+
+# settings
+
+def test_help_of_the_module_is_that_of_the_command():
+    "`python -m nbs_lib.train`, which several processes start, knows the comments of its options, too."
+    command = [sys.executable, "-m", "nbs_lib.train", "--help"]
+    of_module = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "--lr LR" in of_module and "Highest learning rate" in of_module
+    assert of_module == run_command("seg_train", "--help").stdout
 
 
 def test_settings_from_a_file(small, tmp_path):
     config = tmp_path / "settings.yaml"
     settings = f"data: {small}\nsize: 32\narch: {ARCH}\nbs: 8\nepochs: 1\nlr: 1e-3\nout: {tmp_path}/out\n"
     config.write_text(settings + "loss: cross_entropy+power_jaccard\nweight_classes: 0.25\n")
-    done = run_command("seg_train", "--config", config)
+    done = run_forked(seg_train, "--config", config)
     assert done.returncode == 0, done.stderr
     recipe = result(tmp_path / "out")["recipe"]
     assert (recipe["loss"], recipe["weight_classes"], recipe["bs"]) == ("cross_entropy+power_jaccard", 0.25, 8)
     config.write_text("sise: 32")
-    done = run_command("seg_train", "--config", config)
+    done = run_forked(seg_train, "--config", config)
     assert done.returncode == 1
     assert "sets 'sise', which seg_train does not know" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_ladder_goes_on(small, tmp_path):
     "The second call of a finished ladder does nothing but show the table"
-    command = ["seg_train", "--data", small, "--out", tmp_path, "--arch", ARCH, "--bs", 4]
+    command = [seg_train, "--data", small, "--out", tmp_path, "--arch", ARCH, "--bs", 4]
     command += ["--ladder", "32:1", "--resume"]
-    assert run_command(*command).returncode == 0
+    assert run_forked(*command).returncode == 0
     before = (tmp_path / f"{NAME}.safetensors").stat().st_mtime_ns
-    again = run_command(*command)
+    again = run_forked(*command)
     assert again.returncode == 0 and f"{NAME} is done" in again.stdout
     assert (tmp_path / f"{NAME}.safetensors").stat().st_mtime_ns == before
 
@@ -119,16 +193,17 @@ def test_ladder_goes_on(small, tmp_path):
 @pytest.mark.parametrize("arch", ["light:resnet18", "unet:tu-resnet10t", "segformer:mit_b0"])
 def test_every_architecture_goes_all_the_way(small, tmp_path, arch):
     "Trained, exported and used without torch, alike"
-    from nbs_lib.train import model_name
+    from nbs_lib.evaluate import seg_eval
+    from nbs_lib.export import seg_export
 
     model, report = tmp_path / model_name(arch, 32), tmp_path / "report.json"
     commands = [
-        ["seg_train", "--data", small, "--out", tmp_path, "--arch", arch, "--size", 32, "--epochs", 1, "--bs", 8],
-        ["seg_export", f"{model}.safetensors", "--out", tmp_path],
-        ["seg_eval", f"{model}.onnx", "--data", small, "--report", report, "--valid_only"],
+        [seg_train, "--data", small, "--out", tmp_path, "--arch", arch, "--size", 32, "--epochs", 1, "--bs", 8],
+        [seg_export, f"{model}.safetensors", "--out", tmp_path],
+        [seg_eval, f"{model}.onnx", "--data", small, "--report", report, "--valid_only"],
     ]
     for command in commands:
-        done = run_command(*command)
+        done = run_forked(*command)
         assert done.returncode == 0, done.stderr
     exported = json.loads(report.read_text())
     exported = exported.get("scores", exported)
@@ -148,8 +223,6 @@ def drawn(folder, n=12, size=32):
 
 def train_here(data, out, *more) -> None:
     "`seg_train` in this process: one epoch of tiny pictures, unless `more` says otherwise."
-    from nbs_lib.train import seg_train
-
     seg_train.main([str(a) for a in arguments(data, out, "--epochs", 1, *more)])
 
 
@@ -171,30 +244,25 @@ def full_disk(*args, **kw):
     raise OSError(28, "No space left on device")
 
 
-def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monkeypatch):
-    "The disk is full when the model is to be saved: the next run saves what an uninterrupted training saves"
-    drawn(tmp_path / "data")
-    more = ("--epochs", 2)
-    train_here(tmp_path / "data", tmp_path / "whole", *more)
+def cut_training(data, out, monkeypatch):
+    "A training of two epochs that ends before it saves its model."
     with monkeypatch.context() as patch:
         patch.setattr("nbs_lib.train.save_model", full_disk)
         with pytest.raises(SystemExit):
-            train_here(tmp_path / "data", tmp_path / "cut", *more)
-    assert (tmp_path / "cut" / f"{NAME}.checkpoint").exists()
-    train_here(tmp_path / "data", tmp_path / "cut", *more, "--resume")
-    whole, cut = (weights_of(tmp_path / d / NAME) for d in ("whole", "cut"))
-    for name, weight in whole.items():
-        np.testing.assert_allclose(cut[name], weight, atol=1e-6, err_msg=name)
-    assert result(tmp_path / "cut")["history"] == result(tmp_path / "whole")["history"]
+            train_here(data, out, "--epochs", 2)
 
 
-def test_averaged_weights_on_two_processes(tmp_path):
-    drawn(tmp_path / "data")
-    more = arguments(tmp_path / "data", tmp_path / "out", "--epochs", 2)
-    launch("multi_cpu", "-m", "nbs_lib.train", *more)
-    two = result(tmp_path / "out")
-    judged_by_both = two["history"][-1]["dice"]
-    assert two["scores"]["dice"] == pytest.approx(judged_by_both, abs=1e-6), "all processes judge the same average"
+def test_nothing_is_lost_between_the_last_checkpoint_and_the_save(tmp_path, monkeypatch):
+    "The disk is full when the model is to be saved: the next run saves what an uninterrupted training saves"
+    data, whole, cut = drawn(tmp_path / "data").root, tmp_path / "whole", tmp_path / "cut"
+    train_here(data, whole, "--epochs", 2)
+    cut_training(data, cut, monkeypatch)
+    assert (cut / f"{NAME}.checkpoint").exists()
+    train_here(data, cut, "--epochs", 2, "--resume")
+    saved = weights_of(cut / NAME)
+    for name, weight in weights_of(whole / NAME).items():
+        np.testing.assert_allclose(saved[name], weight, atol=1e-6, err_msg=name)
+    assert result(cut)["history"] == result(whole)["history"]
 
 
 def test_an_interrupt_leaves_no_autocast(tmp_path):
@@ -221,10 +289,15 @@ def test_an_interrupt_leaves_no_autocast(tmp_path):
         assert learn.model is model and learn.loss_func is loss
 
 
-def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
+def change_a_mask(data) -> None:
+    "Another content of one mask; the number of pairs stays."
     from nbs_lib.labels import ROOM_LABELS
     from nbs_lib.masks import mask_image
 
+    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(data / "labels" / "000003.png")
+
+
+def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
     drawn(tmp_path / "data")
     step = ("--ladder", "32:1", "--resume")
 
@@ -237,37 +310,32 @@ def test_done_means_the_same_data_and_the_same_recipe(tmp_path, capsys):
     for change in changes:
         assert not is_done(*change), f"{change} is another training"
     assert is_done("--seed", 1)
-    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path / "data" / "labels" / "000003.png")
+    change_a_mask(tmp_path / "data")
     assert not is_done("--seed", 1), "other data, the same number of pairs"
 
 
-def cut_training(data, out, monkeypatch):
-    "A training of two epochs that ends before it saves its model."
-    with monkeypatch.context() as patch:
-        patch.setattr("nbs_lib.train.save_model", full_disk)
-        with pytest.raises(SystemExit):
-            train_here(data, out, "--epochs", 2)
-
-
-def test_resume_on_other_data_or_labels_is_refused_in_words(tmp_path, monkeypatch, capsys):
-    from nbs_lib.labels import ROOM_LABELS
-    from nbs_lib.masks import mask_image
-
-    drawn(tmp_path / "data")
-    cut_training(tmp_path / "data", tmp_path / "out", monkeypatch)
+def why_refused(data, out, capsys) -> str:
+    "What is said when a training of two epochs may not go on."
     capsys.readouterr()
-    table = tmp_path / "data" / "labels.csv"
-    before = table.read_text()
-    table.write_text(before + "extra_thing,1,2,3\n")
     with pytest.raises(SystemExit):
-        train_here(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--resume")
-    error = capsys.readouterr().err
+        train_here(data, out, "--epochs", 2, "--resume")
+    return capsys.readouterr().err
+
+
+def test_resume_with_other_labels_is_refused_in_words(tmp_path, monkeypatch, capsys):
+    data, out = drawn(tmp_path / "data").root, tmp_path / "out"
+    cut_training(data, out, monkeypatch)
+    table = data / "labels.csv"
+    table.write_text(table.read_text() + "extra_thing,1,2,3\n")
+    error = why_refused(data, out, capsys)
     assert "label table" in error and "Traceback" not in error, error
-    table.write_text(before)
-    mask_image(np.full((32, 32), 3, np.uint8), ROOM_LABELS).save(tmp_path / "data" / "labels" / "000003.png")
-    with pytest.raises(SystemExit):
-        train_here(tmp_path / "data", tmp_path / "out", "--epochs", 2, "--resume")
-    error = capsys.readouterr().err
+
+
+def test_resume_on_other_data_is_refused_in_words(tmp_path, monkeypatch, capsys):
+    data, out = drawn(tmp_path / "data").root, tmp_path / "out"
+    cut_training(data, out, monkeypatch)
+    change_a_mask(data)
+    error = why_refused(data, out, capsys)
     assert "data" in error and len(error.strip().splitlines()) == 1, error
 
 
@@ -448,30 +516,35 @@ def test_minutes_become_epochs_that_a_resume_keeps(tmp_path, monkeypatch, capsys
     assert "is done" in capsys.readouterr().out
 
 
+def interrupt_after(epoch: int, monkeypatch) -> None:
+    "Let trainings be interrupted as soon as the checkpoint of this epoch is written."
+    from nbs_lib.callbacks import Checkpoint
+
+    save = Checkpoint.save_state
+
+    def save_and_stop(self):
+        save(self)
+        if self.epoch == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save_state", save_and_stop)
+
+
 def test_validation_only_now_and_then(tmp_path, monkeypatch):
     "Rows for validated epochs only; cut and resumed, best epoch and patience as without a cut"
-    drawn(tmp_path / "data")
+    data, whole, cut = drawn(tmp_path / "data").root, tmp_path / "whole", tmp_path / "cut"
     more = ("--epochs", 5, "--valid_every", 2, "--patience", 9)
-    train_here(tmp_path / "data", tmp_path / "whole", *more)
+    train_here(data, whole, *more)
     with monkeypatch.context() as patch:
-        from nbs_lib.callbacks import Checkpoint
-
-        save = Checkpoint.save_state
-
-        def stop_after_third(self):
-            save(self)
-            if self.epoch == 2:
-                raise KeyboardInterrupt
-
-        patch.setattr(Checkpoint, "save_state", stop_after_third)
+        interrupt_after(2, patch)
         with pytest.raises(SystemExit):
-            train_here(tmp_path / "data", tmp_path / "cut", *more)
-    train_here(tmp_path / "data", tmp_path / "cut", *more, "--resume")
-    whole, cut = result(tmp_path / "whole")["history"], result(tmp_path / "cut")["history"]
-    assert [row["epoch"] for row in whole] == [1, 3, 4]
-    assert [row["epoch"] for row in cut] == [1, 3, 4]
-    np.testing.assert_allclose(rows(cut), rows(whole), atol=1e-5)
-    assert len((tmp_path / "cut" / f"{NAME}.csv").read_text().splitlines()) == 4
+            train_here(data, cut, *more)
+    train_here(data, cut, *more, "--resume")
+    history_of_whole, history_of_cut = result(whole)["history"], result(cut)["history"]
+    assert [row["epoch"] for row in history_of_whole] == [1, 3, 4]
+    assert [row["epoch"] for row in history_of_cut] == [1, 3, 4]
+    np.testing.assert_allclose(rows(history_of_cut), rows(history_of_whole), atol=1e-5)
+    assert len((cut / f"{NAME}.csv").read_text().splitlines()) == 4
 
 
 def test_settings_reach_the_optimizer_the_schedule_and_the_loaders(tmp_path):

@@ -204,6 +204,7 @@ def test_answers_come_only_when_wanted():
         live.close()
 
 
+@pytest.mark.clock
 def test_answers_come_at_the_rate_asked_for():
     with served(delay=.01) as port:
         live = LiveLabels(f"http://127.0.0.1:{port}", rate=20)
@@ -254,6 +255,7 @@ def elsewhere():
         yield pool
 
 
+@pytest.mark.clock
 def test_each_key_does_what_it_says(screen, elsewhere):
     with served() as port:
         seen = elsewhere.submit(press_every_key, screen, f"http://127.0.0.1:{port}").result(timeout=200)
@@ -279,6 +281,7 @@ def frames_a_second(done: subprocess.CompletedProcess) -> float:
     return float(done.stdout.split(" frames/s")[0])
 
 
+@pytest.mark.clock
 def test_a_slow_answer_does_not_slow_the_walk(screen, tmp_path):
     script, live, last = tmp_path / "walk.txt", tmp_path / "live.png", tmp_path / "last.png"
     script.write_text("hold w 2\nturn 90 0\nhold a 2\n")
