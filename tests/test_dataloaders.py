@@ -147,7 +147,23 @@ def test_images_with_rare_labels_come_more_often_and_the_same_after_a_resume(tmp
     assert sorted(shares[0] + shares[1]) == sorted(later[0])
 
 
-def test_default_augmentation_is_what_it_was(tmp_path):
+def test_rare_labels_are_counted_in_the_images_that_are_trained_on(tmp_path):
+    data = example_rooms(tmp_path / "rooms", 6, size=32)
+    counts = np.zeros((6, 256), int)
+    counts[:, 1], counts[5, 9] = 9, 1
+    dls = seg_dataloaders(data, 32, 2, rare_sampling=1.0, counts=counts, names=[data.pairs[0].name])
+    often = dls.train.sample_weights.argmax()
+    assert dls.train_ds.items[often] == data.pairs[5]
+
+
+def test_a_zoom_never_looks_beyond_the_edge_of_the_image():
+    "Zoomed in twice, half of the image is seen, so the center of what is seen is at most half way to the edge."
+    augment = dataloaders.Augment(max_rotate=0, min_zoom=2, max_zoom=2, max_shift=1)
+    centers = augment.random_matrices(500, 1, "cpu")[:, :, 2]
+    assert 0.4 < centers.abs().max() <= 0.5
+
+
+def test_default_augmentation_is_what_it_was():
     "The same seed gives the same batch as the formulas written out once more, so that older trainings can be repeated."
     from torch.nn.functional import affine_grid, grid_sample
     images, masks = torch.rand(5, 3, 32, 64), torch.randint(0, 24, (5, 32, 64))
