@@ -29,6 +29,7 @@ from nbs_lib.metrics import scores  # noqa: E402
 from nbs_lib.tools.examples import example_rooms  # noqa: E402
 
 ARCH = "unet:tu-resnet10t"
+pytestmark = pytest.mark.slow  # it trains
 
 
 @pytest.fixture
