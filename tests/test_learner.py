@@ -132,6 +132,11 @@ def test_a_training_goes_on_in_the_precision_that_it_began_in(began, measured, d
     assert hasattr(later, "autocast") == began
 
 
+def test_the_gain_of_bfloat16_is_measured_once():
+    "Two measurements are never equal to the last digit."
+    assert learner.bf16_gain() == learner.bf16_gain()
+
+
 # saved models
 
 
