@@ -124,29 +124,6 @@ def test_other_item_transforms_are_other_pixels(tmp_path):
     assert not torch.equal(*first)
 
 
-def test_images_with_rare_labels_come_more_often_and_the_same_after_a_resume(tmp_path):
-    data = example_rooms(tmp_path / "rooms", 12, size=32)
-    counts = np.zeros((12, 256), int)
-    counts[:, 1], counts[:2, 9] = 9, 1
-    dls = seg_dataloaders(data, 32, 2, rare_sampling=0.5, counts=counts, names=[p.name for p in data.pairs[8:]])
-    train = dls.train
-    train.rng.seed(4)
-    first = [list(train.get_idxs()) for _ in range(3)]
-    state = train.rng.getstate()
-    later = [list(train.get_idxs()) for _ in range(3)]
-    train.rng.setstate(state)
-    assert later == [list(train.get_idxs()) for _ in range(3)]
-    shown = np.bincount(np.concatenate(first), minlength=8)
-    assert shown[:2].min() >= 3 * 2 and shown[2:].max() <= 3 and shown.sum() == 3 * 8
-    train.rng.setstate(state)
-    shares = []
-    for rank in range(2):
-        train.rng.setstate(state)
-        train.share(rank, 2)
-        shares.append(train.get_idxs())
-    assert sorted(shares[0] + shares[1]) == sorted(later[0])
-
-
 def test_rare_labels_are_counted_in_the_images_that_are_trained_on(tmp_path):
     data = example_rooms(tmp_path / "rooms", 6, size=32)
     counts = np.zeros((6, 256), int)
@@ -179,7 +156,30 @@ def test_a_zoom_never_looks_beyond_the_edge_of_the_image():
     assert 0.4 < centers.abs().max() <= 0.5
 
 
-def test_default_augmentation_is_what_it_was():
+def test_images_with_rare_labels_come_more_often_and_the_same_after_a_resume(tmp_path):
+    data = example_rooms(tmp_path / "rooms", 12, size=32)
+    counts = np.zeros((12, 256), int)
+    counts[:, 1], counts[:2, 9] = 9, 1
+    dls = seg_dataloaders(data, 32, 2, rare_sampling=0.5, counts=counts, names=[p.name for p in data.pairs[8:]])
+    train = dls.train
+    train.rng.seed(4)
+    first = [list(train.get_idxs()) for _ in range(3)]
+    state = train.rng.getstate()
+    later = [list(train.get_idxs()) for _ in range(3)]
+    train.rng.setstate(state)
+    assert later == [list(train.get_idxs()) for _ in range(3)]
+    shown = np.bincount(np.concatenate(first), minlength=8)
+    assert shown[:2].min() >= 3 * 2 and shown[2:].max() <= 3 and shown.sum() == 3 * 8
+    train.rng.setstate(state)
+    shares = []
+    for rank in range(2):
+        train.rng.setstate(state)
+        train.share(rank, 2)
+        shares.append(train.get_idxs())
+    assert sorted(shares[0] + shares[1]) == sorted(later[0])
+
+
+def test_default_augmentation_is_what_it_was(tmp_path):
     "The same seed gives the same batch as the formulas written out once more, so that older trainings can be repeated."
     from torch.nn.functional import affine_grid, grid_sample
     images, masks = torch.rand(5, 3, 32, 64), torch.randint(0, 24, (5, 32, 64))
