@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, digest, run_command
 from PIL import Image, ImageEnhance
 
+from nbs_lib.check import debug_label, label_table, mask_check
 from nbs_lib.core import SegError
 from nbs_lib.datasets import split_pairs
 from nbs_lib.labels import ROOM_LABELS
@@ -218,7 +219,7 @@ def test_masks_that_are_all_void_are_said(layout, tmp_path):
         (data.root / "screenshots").rename(data.root / "images")
         (data.root / "labels").rename(data.root / "masks")
     errors = check_dataset(data.root).errors
-    assert len(errors) == 1 and ("void" in errors[0].what or "255" in errors[0].what)
+    assert len(errors) == 1 and "void" in errors[0].what
 
 
 @pytest.mark.parametrize("name, change", [
@@ -235,6 +236,22 @@ def test_numbers_that_are_no_labels_are_said_plainly(name, change, tmp_path):
     errors = check_dataset(data.root).errors
     assert [(error.kind, error.files[0]) for error in errors] == [("unknown value", "labels/000001.tif")]
     assert "examined" not in errors[0].what and errors[0].what
+
+
+def test_void_pixels_are_no_part_of_a_share():
+    counts = np.zeros((1, 256), np.int64)
+    counts[0, [1, 255]] = 30, 70
+    assert label_table(counts, ROOM_LABELS)[-1] == ("building_wall", 30, 1.0, 1)
+
+
+def test_the_images_with_most_of_a_label_are_shown_first(tmp_path):
+    data = example_rooms(tmp_path, n=3)
+    for pair, side in zip(data.pairs, (8, 24, 16)):
+        save(np.zeros((side, side, 3), np.uint8), pair.image)
+        save(np.full((side, side), ROOM_LABELS["live_dog"], np.uint8), pair.mask)
+    counts, _ = mask_check(data)
+    shown = debug_label(data, counts, "live_dog", n=2)
+    assert [image.width for image in shown] == [24, 16]
 
 
 # folder: (layout, decoder, number of labels, what stands in the files for them)

@@ -13,8 +13,17 @@ import pytest
 from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path
-from nbs_lib.datasets import held_out, same_pairs, split_pairs, split_record, split_rule
-from nbs_lib.labels import ROOM_LABELS, LabelSet, table_change
+from nbs_lib.datasets import (
+    Pair,
+    SegData,
+    channel_stats,
+    held_out,
+    same_pairs,
+    split_pairs,
+    split_record,
+    split_rule,
+)
+from nbs_lib.labels import ROOM_LABELS, LabelSet, bit_colors, read_labels, table_change, write_labels
 from nbs_lib.layouts import find_pairs
 from nbs_lib.masks import decode_mask
 from nbs_lib.tools.examples import example_rooms
@@ -101,6 +110,33 @@ def test_the_fields_of_a_dataclass_are_the_keys_of_a_file(recipe, tmp_path, caps
         with pytest.raises(SystemExit):
             recipe.seg_recipe.main(["--config", str(settings)])
         assert says in capsys.readouterr().err
+
+
+# Label tables
+
+
+def test_a_table_has_at_most_254_labels():
+    "255 means void in every mask, so no label may come near it."
+    def table(n):
+        return LabelSet(tuple(f"label {i}" for i in range(n)), bit_colors(n))
+
+    assert table(254).n_classes == 254
+    with pytest.raises(SegError, match="1 to 254 labels, this one has 255"):
+        table(255)
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path):
+    "Spreadsheets put a mark of three bytes before UTF-8."
+    table = tmp_path/"labels.csv"
+    write_labels(ROOM_LABELS, table)
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert read_labels(table) == ROOM_LABELS
+
+
+def test_of_two_labels_of_one_color_the_first_is_read():
+    twins = LabelSet(("a", "b", "c"), ((0, 0, 0), (9, 0, 9), (9, 0, 9)))
+    painted = Image.new("RGB", (2, 1), (9, 0, 9))
+    assert decode_mask(painted, twins).tolist() == [[1, 1]]
 
 
 # Folders of every layout
@@ -239,6 +275,20 @@ def test_whole_numbers_in_a_tiff_of_floats_are_labels(tmp_path):
     assert find_pairs(root).read(0)[1].tolist() == [[0, 1], [2, 2]]
 
 
+def test_a_test_part_stays_out_of_a_plain_folder(tmp_path):
+    for part in ("train", "test"):
+        write_pairs(tmp_path, f"{part}/images", f"{part}/masks", [f"{part} 1", f"{part} 2"])
+    assert names_by_split(find_pairs(tmp_path)) == {"train": ["train 1", "train 2"]}
+
+
+def test_one_spoiled_mask_does_not_decide_what_the_labels_are(tmp_path):
+    "Its 100 values are far more than those of most masks, so they are no labels."
+    root = write_pairs(tmp_path, "images", "masks", ["a", "b", "c"])
+    spoiled = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    Image.fromarray(spoiled).save(root/"masks"/"b.png")
+    assert find_pairs(root).labels.n_classes == 3
+
+
 def write_annotations(root, kind):
     "An annotation file as a tool writes it, beside an image."
     (root/"images").mkdir(parents=True)
@@ -299,7 +349,31 @@ def test_a_row_inserted_into_the_label_table_is_seen(tmp_path):
     assert find_pairs(root, labels=ROOM_LABELS).labels == ROOM_LABELS
 
 
-# Splits that are remembered
+# Splits, and what is remembered of them
+
+
+def test_a_test_part_is_never_trained_on():
+    splits = ("train", "valid", "test", "train")
+    pairs = tuple(Pair(Path(f"{i}.png"), Path(f"{i}.png"), split=split) for i, split in enumerate(splits))
+    data = SegData(Path("x"), "voc", ROOM_LABELS, pairs)
+    assert split_pairs(data) == ([0, 3], [1])
+    assert split_pairs(data, names=["0"]) == ([1, 3], [0])
+
+
+def test_a_room_is_left_to_train_on_whatever_share_is_asked_for(tmp_path):
+    data = example_rooms(tmp_path, 6, size=8, images_per_room=2)
+    train, valid = split_pairs(data, valid=1.0)
+    assert (len(train), len(valid)) == (2, 4)
+
+
+def test_statistics_are_of_images_from_the_whole_set(tmp_path):
+    "Where only some are measured: the first ones may all be of one dark room."
+    files = []
+    for i in range(10):
+        files.append(tmp_path/f"{i}.png")
+        Image.new("L", (8, 8), 0 if i < 5 else 255).save(files[-1])
+    mean, _ = channel_stats(files, size=8, most=2)
+    assert mean == [0.5, 0.5, 0.5]
 
 
 def test_what_was_held_out_is_remembered_when_the_rooms_grow(tmp_path):

@@ -127,6 +127,38 @@ def test_other_item_transforms_are_other_pixels(tmp_path):
     assert not torch.equal(*first)
 
 
+def test_rare_labels_are_counted_in_the_images_that_are_trained_on(tmp_path):
+    data = example_rooms(tmp_path / "rooms", 6, size=32)
+    counts = np.zeros((6, 256), int)
+    counts[:, 1], counts[5, 9] = 9, 1
+    dls = seg_dataloaders(data, 32, 2, rare_sampling=1.0, counts=counts, names=[data.pairs[0].name])
+    often = dls.train.sample_weights.argmax()
+    assert dls.train_ds.items[often] == data.pairs[5]
+
+
+def lengths_of_shares(shuffle):
+    "How many of seven items each of two processes serves."
+    loader = dataloaders.SegDL(list(range(7)), bs=2, shuffle=shuffle)
+    lengths = []
+    for rank in range(2):
+        loader.share(rank, 2)
+        lengths.append(len(loader.get_idxs()))
+    return lengths
+
+
+def test_processes_train_on_equally_many_images_and_judge_all():
+    "One image more in one of them, and it would wait for the other's gradients for ever."
+    assert lengths_of_shares(shuffle=True) == [3, 3]
+    assert lengths_of_shares(shuffle=False) == [4, 3]
+
+
+def test_a_zoom_never_looks_beyond_the_edge_of_the_image():
+    "Zoomed in twice, half of the image is seen, so the center of what is seen is at most half way to the edge."
+    augment = dataloaders.Augment(max_rotate=0, min_zoom=2, max_zoom=2, max_shift=1)
+    centers = augment.random_matrices(500, 1, "cpu")[:, :, 2]
+    assert 0.4 < centers.abs().max() <= 0.5
+
+
 def test_images_with_rare_labels_come_more_often_and_the_same_after_a_resume(tmp_path):
     data = example_rooms(tmp_path / "rooms", 12, size=32)
     counts = np.zeros((12, 256), int)

@@ -11,7 +11,7 @@ from nbs_lib.core import SegError
 from nbs_lib.datasets import SegData
 from nbs_lib.labels import bit_colors
 from nbs_lib.tools.examples import example_rooms
-from nbs_lib.tools.fix import seg_fix, undo_fixes
+from nbs_lib.tools.fix import apply_fixes, seg_fix, undo_fixes
 
 
 def cut_short(path: Path) -> None:
@@ -129,3 +129,24 @@ def test_two_repairs_of_a_nested_folder_are_undone_one_by_one(nested_voc):
     assert digest(nested_voc) == once
     seg_fix(str(nested_voc / "VOCdevkit/VOC2012"), undo=True)
     assert digest(nested_voc) == before
+
+
+def test_undo_does_not_overwrite_what_has_taken_the_place(drawn):
+    "A new mask was drawn while the broken one lay in the quarantine: it stays, and so does the broken one."
+    mask = drawn.pairs[2].mask
+    cut_short(mask)
+    broken = mask.read_bytes()
+    seg_fix(str(drawn.root), apply=True, quarantine="errors")
+    mask.write_bytes(b"new work")
+    seg_fix(str(drawn.root), undo=True)
+    assert mask.read_bytes() == b"new work"
+    aside, = drawn.root.glob(f".seg_fix/*/quarantine/labels/{mask.name}")
+    assert aside.read_bytes() == broken
+
+
+def test_a_repair_does_not_overwrite_a_file_that_came_meanwhile(drawn):
+    before = digest(drawn.root)
+    steps = [{"move": "labels/000001.png", "to": "labels/000002.png"}]
+    with pytest.raises(SegError, match="000002.png exists and is not overwritten"):
+        apply_fixes(drawn, steps)
+    assert digest(drawn.root) == before

@@ -65,6 +65,14 @@ def test_losses_and_gradients_equal_the_library_at_the_size_of_a_batch(name):
         assert torch.allclose(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
 
 
+def test_unlabeled_pixels_have_no_part_in_a_weighted_loss():
+    torch.manual_seed(0)
+    logits, target, weights = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8)), torch.tensor([1., 5., 2., 1.])
+    target[:, :3] = IGNORE
+    expected = torch.nn.CrossEntropyLoss(weights, ignore_index=IGNORE)(logits, target)
+    assert torch.allclose(seg_loss("cross_entropy", weights)(logits, target), expected)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_are_taken_in_float32_under_autocast(name):
     torch.manual_seed(0)

@@ -17,10 +17,11 @@ from onnx import TensorProto
 from PIL import Image
 
 from nbs_lib.core import SegError
-from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, summarize
+from nbs_lib.datasets import split_pairs
+from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, seg_eval, summarize
 from nbs_lib.labels import ROOM_LABELS, LabelSet, read_labels, write_labels
 from nbs_lib.layouts import CAMVID, VOC, find_pairs
-from nbs_lib.predict import Predictor, manifest_path
+from nbs_lib.predict import HeldOut, Predictor, held_out_pairs, manifest_path
 from nbs_lib.tools.examples import example_rooms
 
 NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
@@ -190,6 +191,23 @@ def test_older_names_of_resize_modes(old, new, tmp_path):
     predictor = Predictor(echo_model(tmp_path/'echo.onnx'))
     image = np.random.default_rng(0).integers(0, N, (70, 150, 3), dtype=np.uint8)
     assert (predictor(image, old).mask == predictor(image, new).mask).all()
+
+
+def test_what_is_not_photo_has_the_mean_color_of_the_training(tmp_path):
+    "0.5 in the model's statistics is 128 in an image; black would be an edge that no training has shown."
+    predictor, seen = Predictor(echo_model(tmp_path/'echo.onnx')), []
+    run = predictor.run
+
+    def noting(images):
+        seen.append(images)
+        return run(images)
+
+    predictor.run = noting
+    predictor(np.zeros((16, 64, 3), np.uint8), 'letterbox')
+    predictor(np.zeros((16, SIZE, 3), np.uint8), 'sliding_window')
+    assert [images.shape for images in seen] == [(1, 32, 64, 3), (1, SIZE, SIZE, 3)]
+    for images in seen:
+        assert (images[:, :16] == 0).all() and (images[:, 16:] == 128).all()
 
 
 def test_models_that_are_refused(model, photo, tmp_path):
@@ -421,6 +439,14 @@ def test_held_out_is_remembered(tmp_path):
     assert 'cannot be known' not in done.stdout + done.stderr
 
 
+def test_a_split_that_is_asked_for_is_drawn(tmp_path):
+    "--valid and --seed have the last word, whatever the model remembers."
+    data = example_rooms(tmp_path, 10, size=8)
+    asked = dict(valid=0.3, seed=5)
+    assert held_out_pairs(data, REMEMBERED, **asked) == HeldOut(split_pairs(data, **asked)[1], False)
+    assert not held_out_pairs(data, REMEMBERED, seed=5).remembered
+
+
 def test_an_old_model_does_not_know(tmp_path):
     "It says only share and seed: the split is drawn again, and the doubt is said and written down."
     _, model = rooms_and_model(tmp_path, 10, dict(valid=0.2, seed=0))
@@ -435,6 +461,32 @@ def test_an_old_model_does_not_know(tmp_path):
 def test_nothing_held_out_is_left(tmp_path):
     _, model = rooms_and_model(tmp_path, 10, dict(REMEMBERED, names=['000077']))
     says(run_command('seg_eval', model, '--data', tmp_path/'rooms', '--valid_only'), 1, 'held out')
+
+
+def test_eight_bits_are_calibrated_on_images_of_the_whole_training():
+    "The first ones may all be of one room."
+    from nbs_lib.export import spread_evenly
+    assert spread_evenly(list(range(100, 200)), 5) == [100, 124, 149, 174, 199]
+
+
+def test_an_old_manifest_never_stands_beside_a_new_model(tmp_path, monkeypatch):
+    "Interrupted before the new manifest is written, there is none; the old one would call the new file damaged."
+    import torch
+
+    from nbs_lib import export
+
+    def interrupt(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, 'write_json', interrupt)
+    path = tmp_path/'net.onnx'
+    manifest_path(path).write_text('{"sha256": "of an older file"}')
+    net = torch.nn.Conv2d(3, ROOM_LABELS.n_classes, 3, padding=1).eval()
+    stats = [[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]
+    meta = dict(arch='conv', size=[SIZE, SIZE], labels=ROOM_LABELS.to_dict(), stats=stats)
+    with pytest.raises(KeyboardInterrupt):
+        export.write_onnx(net, meta, path)
+    assert Predictor(path).size == (SIZE, SIZE)
 
 
 def test_eight_bits_are_judged_on_what_was_held_out(tmp_path, monkeypatch):
@@ -516,6 +568,21 @@ def test_nyuv2_under_any_name(tmp_path):
     model = echo_model(tmp_path/'echo.onnx', labels=json.dumps(labels.to_dict()))
     done = run_command('seg_eval', model, '--data', root/'other homes', '--layout', 'nyuv2')
     assert done.returncode == 0 and '2 images' in done.stdout, done.stdout + done.stderr
+
+
+def test_the_resize_mode_that_is_asked_for_is_scored(tmp_path):
+    "Window by window the echo sees every pixel; an image that is scaled down has lost some."
+    mask = np.random.default_rng(0).integers(0, N, (96, 150), dtype=np.uint8)
+    painted(tmp_path/'rooms'/'screenshots', '1', mask)
+    (tmp_path/'rooms'/'labels').mkdir()
+    Image.fromarray(mask).save(tmp_path/'rooms'/'labels'/'1.png')
+    model, accuracy = echo_model(tmp_path/'echo.onnx'), {}
+    for fit in ('stretch', 'sliding_window'):
+        report = tmp_path/f'{fit}.json'
+        seg_eval(model, tmp_path/'rooms', report, fit=fit)
+        accuracy[fit] = json.loads(report.read_text())['scores']['accuracy']
+    assert accuracy['sliding_window'] == 1
+    assert accuracy['stretch'] < 0.9
 
 
 # labels of other names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import logging
 import signal
@@ -17,6 +18,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -207,8 +209,18 @@ def test_addresses_and_choices_are_bounded(tmp_path, monkeypatch):
     for i in range(20):
         palettes.choose("10.0.0.1", RED)
         palettes.choose(f"10.0.1.{i}", BLUE)
-    assert len(list(tmp_path.iterdir())) <= 6
+    assert len(list(tmp_path.iterdir())) <= 5
     assert all(len(list(folder.iterdir())) <= 8 for folder in tmp_path.iterdir())
+
+
+def test_the_oldest_address_is_forgotten_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("model_server.palettes.KEPT_ADDRESSES", 2)
+    palettes = Palettes(tmp_path)
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        palettes.choose(address, RED)
+        time.sleep(0.02)  # folders are told apart by their times
+    found = {address: palettes.find(address, None) for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3")}
+    assert found == {"10.0.0.1": {}, "10.0.0.2": RED, "10.0.0.3": RED}
 
 
 DAMAGED_COOKIES = {
@@ -239,7 +251,8 @@ def test_a_damaged_cookie_is_no_cookie(cookie, tmp_path):
 
 
 def test_a_cookie_of_a_larger_model():
-    palette = client_palette(ROOM_LABELS, unpack(pack({3: (1, 2, 3, 4), 200: (9, 9, 9, 9)})))
+    larger = {3: (1, 2, 3, 4), N_CLASSES: (8, 8, 8, 8), 200: (9, 9, 9, 9)}
+    palette = client_palette(ROOM_LABELS, unpack(pack(larger)))
     assert palette[3].tolist() == [1, 2, 3, 4] and len(palette) == N_CLASSES
     assert palette[4].tolist() == table_palette(ROOM_LABELS)[4].tolist()
 
@@ -265,6 +278,11 @@ def test_three_kinds_of_answer(client):
     assert first["name"] == ROOM_LABELS.codes[first["value"]]
     assert first["confidence"] == pytest.approx(np.asarray(image)[..., 1][mask == first["value"]].mean() / 255)
     assert "mask64" not in client.post("/v1/predict?format=json", content=body).json()
+
+
+def test_raw_answers_say_which_side_is_the_width(client):
+    raw = client.post("/v1/predict?format=raw", content=encode(noise(40, 30)))
+    assert (raw.headers["x-mask-width"], raw.headers["x-mask-height"]) == ("40", "30")
 
 
 def test_tiles_lose_no_pixel(client):
@@ -407,6 +425,28 @@ def test_body_limit(model):
             assert answer.status_code == 413 and "20000 bytes" in answer.json()["error"]
 
 
+def test_a_body_of_exactly_the_limit_is_read(model):
+    with app_client(model, max_body=20000) as client:
+        answer = client.post("/v1/predict", content=bytes(20000))
+        assert answer.status_code == 415, "it is looked at, and is no image"
+
+
+def test_unknown_paths_and_methods_are_told_like_all_errors(client):
+    for path in ("/nowhere", "/v1/predict"):
+        assert list(client.get(path).json()) == ["error"]
+
+
+def test_a_fault_of_our_own_is_one_sentence_without_its_text(model, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("something that nobody outside needs to know")
+
+    with app_client(model) as client:
+        monkeypatch.setattr(client.app.state.service, "label", broken)
+        answer = client.post("/v1/predict", content=encode(noise()))
+    assert answer.status_code == 500
+    assert list(answer.json()) == ["error"] and "nobody outside" not in answer.text
+
+
 def test_unknown_ways_in(client):
     assert client.get("/nowhere").status_code == 404
     assert client.get("/v1/predict").status_code == 405
@@ -460,6 +500,15 @@ def test_log_and_metrics_hold_no_picture(client, caplog):
     assert 'seg_stage_seconds_count{stage="predict"}' in text
     assert 'seg_rejected_total{reason="format"}' in text
     assert "seg_waiting 0.0" in text
+
+
+def test_unknown_paths_are_one_line_of_the_metrics(client):
+    "A stranger may ask for millions of them, and each would stay in the memory."
+    for i in range(3):
+        client.get(f"/nowhere/{i}")
+    text = client.get("/metrics").text
+    assert "nowhere" not in text
+    assert 'seg_requests_total{path="other",status="404"}' in text
 
 
 # --- many at a time -----------------------------------------------------------------------------------------------
@@ -533,6 +582,13 @@ def test_client_errors(model):
                 stream.receive(5)
 
 
+def test_a_client_asks_again_only_within_its_patience():
+    busy = HTTPError("http://server", 503, "busy", {"Retry-After": "30"}, io.BytesIO(b'{"error": "full"}'))
+    assert Client()._seconds_to_wait(busy, until=time.monotonic() + 60) == 30
+    with pytest.raises(SegError, match="refused .503.: full"):
+        Client()._seconds_to_wait(busy, until=time.monotonic() + 10)
+
+
 def test_a_newer_frame_replaces_the_waiting_one():
     async def go():
         latest = LatestFrame()
@@ -566,6 +622,17 @@ def test_stream_at_20_frames_a_second_against_a_slow_model(model):
             np.testing.assert_array_equal(s.mask, np.asarray(noise(seed=s.info["frame"]))[..., 0])
         most = float(httpx.get(f"{url}/metrics").text.split("\nseg_waiting_max ")[1].split()[0])
         assert most <= 2
+
+
+def test_a_frame_waits_while_the_queue_is_full(model):
+    "It is not refused: the stream has a place to wait of its own."
+    with listening(slow_predictor(model, 1.5), waiting=0) as url, ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(post_image, url, encode(noise()))
+        time.sleep(0.5)
+        with Client(url).stream() as stream:
+            stream.send(encode(noise(seed=1)))
+            assert stream.receive(20).info["frame"] == 0
+        assert busy.result().status_code == 200
 
 
 def test_streams_are_limited_and_end(model):

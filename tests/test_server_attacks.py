@@ -16,6 +16,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ from starlette.websockets import WebSocketDisconnect
 from model_server import Client, Settings
 from model_server.application import make_app
 from model_server.command import seg_serve
+from model_server.connections import Connections, network_of
 from model_server.errors import APIError
 from model_server.work_queue import WorkQueue
 from nbs_lib.predict import Predictor
@@ -170,6 +172,49 @@ def test_stuck_work_is_bounded():
     answers, threads = asyncio.run(stuck())
     assert all(isinstance(a, APIError) and a.status == 503 and a.retry_after >= 1 for a in answers)
     assert threads - before <= 8
+
+
+async def reason_of(work) -> str:
+    "The word for why work is refused; `done` where it is not."
+    try:
+        await work
+    except APIError as error:
+        return error.reason
+    return "done"
+
+
+def test_nothing_is_begun_while_too_many_are_stuck():
+    async def three() -> list[str]:
+        release = threading.Event()
+        queue = WorkQueue(Settings(deadline=0.1, max_stuck=2))
+        reasons = [await reason_of(queue.run(lambda: release.wait(20))) for _ in range(3)]
+        release.set()
+        return reasons
+
+    assert asyncio.run(three()) == ["deadline", "deadline", "stuck"]
+
+
+def test_what_was_stuck_and_has_ended_no_longer_counts():
+    "Else a server that was slow a few times would refuse everything from then on."
+    async def slow_and_quick() -> list[str]:
+        release = threading.Event()
+        queue = WorkQueue(Settings(deadline=0.1, max_stuck=1))
+        reasons = [await reason_of(queue.run(lambda: release.wait(20)))]
+        release.set()
+        await asyncio.sleep(0.3)
+        reasons.append(await reason_of(queue.run(lambda: None)))
+        return reasons
+
+    assert asyncio.run(slow_and_quick()) == ["deadline", "done"]
+
+
+def test_the_deadline_counts_the_wait_for_a_place():
+    async def two() -> list[str]:
+        queue = WorkQueue(Settings(deadline=1.0))
+        work = [reason_of(queue.run(lambda: time.sleep(0.7))) for _ in range(2)]
+        return await asyncio.gather(*work)
+
+    assert asyncio.run(two()) == ["done", "deadline"]
 
 
 # --- headers, bodies, connections -----------------------------------------------------------------------------------
@@ -308,6 +353,61 @@ def test_an_answer_that_nobody_reads_is_dropped(model):
         assert len(read_to_end(s)) < 4000 * 2000
 
 
+def test_answers_that_nobody_reads_do_not_fill_the_memory(model):
+    "Above the limit a client is cut off, however patient the server is otherwise."
+    large = encode(noise(64, 64).resize((4000, 2000)), "JPEG")
+    head = f"POST /v1/predict?format=raw HTTP/1.1\r\nHost: a\r\nContent-Length: {len(large)}\r\n\r\n".encode()
+    with listening(model, max_unsent=MIB, idle=1.0) as url, connect(url) as s:
+        s.sendall(head + large)
+        time.sleep(3)
+        assert len(read_to_end(s)) < 4000 * 2000
+
+
+@dataclass(eq=False)
+class FakeConnection:
+    "A connection as `Connections` sees it."
+
+    network: str = "10.0.0.1"
+    since: float = 0.0
+    answered: bool = False
+    bytes_unsent: int = 0
+    aborted: bool = False
+
+    def is_busy(self) -> bool:
+        return False
+
+    def unsent(self) -> int:
+        return self.bytes_unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_the_answers_left_unread_longest_are_dropped():
+    connections = Connections(Settings(max_unsent=100))
+    opened = [FakeConnection(since=since, bytes_unsent=60) for since in (3.0, 1.0, 2.0)]
+    for connection in opened:
+        assert connections.admit(connection)
+    connections.drop_unsent()
+    assert [connection.aborted for connection in opened] == [False, True, True]
+
+
+def test_the_connection_that_gives_way_has_waited_longest_without_an_answer():
+    connections = Connections(Settings(max_connections=3))
+    served = FakeConnection(since=1.0, answered=True)
+    longest, later = FakeConnection(since=2.0), FakeConnection(since=3.0)
+    for connection in (served, later, longest, FakeConnection(since=4.0)):
+        assert connections.admit(connection)
+    assert [connection.aborted for connection in (served, longest, later)] == [False, True, False]
+
+
+def test_an_ipv6_client_counts_by_its_network():
+    "It has as many addresses as it likes, all within one /64."
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:2") == network_of("2001:db8::3%eth0")
+    assert network_of("2001:db8::1") != network_of("2001:db8:0:1::1")
+    assert network_of("10.0.0.1") != network_of("10.0.0.2")
+
+
 # --- streams ------------------------------------------------------------------------------------------------------
 
 HANDSHAKE = (b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -347,7 +447,7 @@ def test_a_flood_of_tiny_frames_stalls_nobody(model, frame):
         assert slowest < 1, slowest
         for s in streams:
             s.shutdown(socket.SHUT_RDWR)
-        assert all(f.result() >= 0 for f in floods)
+        assert all(f.result() > 0 for f in floods)
 
 
 @pytest.mark.clock
@@ -358,11 +458,21 @@ def test_a_fast_stream_is_slowed_and_whole(model):
         start = time.monotonic()
         for _ in range(200):
             stream.send(photo)
-        last = stream.receive(10)
+        last, answered = stream.receive(10), 1
         while last.info["frame"] < 199:
-            last = stream.receive(10)
+            last, answered = stream.receive(10), answered + 1
         assert time.monotonic() - start > 1.5
-        assert last.info["frame"] == 199
+        assert answered + last.info["skipped"] == 200
+
+
+def test_streams_of_all_addresses_together_are_bounded(model):
+    with listening(model, max_streams=2) as url, ExitStack() as stack:
+        answers = []
+        for source in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+            s, answer = ask_for_stream(url, source)
+            stack.enter_context(s)
+            answers.append(answer[9:12])
+        assert answers == [b"101", b"101", b"503"]
 
 
 def test_one_address_cannot_take_all_streams(model):
@@ -447,6 +557,19 @@ def test_workers_follow_whatever_happens(model, tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "model_server"):
         assert asyncio.run(follow()) == "other"
     assert "out of file handles" in caplog.text
+
+
+def test_a_reload_of_a_model_that_cannot_run_is_refused(tmp_path):
+    "It can be read, but takes no image of the size that it names."
+    path = echo_model(tmp_path / "m.onnx")
+    with app_client(path, token="t") as client:
+        client.headers["Authorization"] = "Bearer t"
+        graph = echo_graph()
+        graph.input[0].type.tensor_type.shape.dim[1].dim_value = 96
+        echo_model(path, graph)
+        refused = client.post("/v1/reload")
+        assert refused.status_code == 409 and "could not be run" in refused.json()["error"]
+        assert client.post("/v1/predict", content=encode(noise())).status_code == 200
 
 
 def test_a_reload_that_fails_is_409_whatever_the_reason(tmp_path, monkeypatch):
