@@ -1,4 +1,4 @@
-"""Predictions while a person walks, from a model server or a model here: a thread asks and waits, the window never does.
+"""Predictions while a person walks, from a server or a model here: a thread asks and waits, the window never does.
 
 Knows the server by its protocol only, through `model_server.client`. Must not know the engine.
 """
