@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pixels of tests go with the tests
 
 SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
-SLOW_FILES = {"test_commands", "test_demo", "test_experiments", "test_formats", "test_notebooks", "test_predict",
-              "test_rooms_shaded", "test_rooms_truth", "test_server", "test_train", "test_walk"}
+SLOW_FILES = {"test_benchmarks", "test_commands", "test_demo", "test_experiments", "test_formats", "test_notebooks",
+              "test_predict", "test_rooms_shaded", "test_rooms_truth", "test_server", "test_starter", "test_train",
+              "test_walk"}
 
 
 def pytest_collection_modifyitems(items) -> None:
