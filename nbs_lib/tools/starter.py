@@ -61,7 +61,7 @@ from ..train import model_name, parse_ladder, parse_size, read_ladder
 @dataclass(frozen=True, kw_only=True)
 class StarterSettings:
     "How the starter model is made, and where its files go."
-    hours: float | None = None    # Hours of training in all; default: the minutes of the ladder
+    hours: float | None = None    # Hours of training; default: the minutes of the ladder. With --model: for the card
     model: str = ""               # Pack this trained model (.safetensors) instead of training one
     out: str = ""                 # Folder for the files; default: inside the package
     work: str = "Assets/Data~/starter"  # Folder of rooms, trained models and results
@@ -80,7 +80,7 @@ class StarterSettings:
     seed: int = 0                 # Of weights and order
     epochs: int = 0               # Epochs at each size instead of minutes, to try it out
     data: str = ""                # With --model: the folder of rooms that it was trained on, for calibration and card
-    hardware: str = ""            # With --model: what it was trained on, where the files beside it do not say
+    hardware: str = ""            # With --model: the hardware of its training, for the card
     reports: str = ""             # Reports of seg_eval to quote in the card, e.g. on photos; separated by spaces
     accept_loss: bool = False     # Take an 8-bit file that differs more than it should?
     step_minutes: float = 30.0    # Longest time of a step, which holds whole epochs
@@ -175,8 +175,9 @@ def starter_int8(
     judged_on = spread_evenly(range(len(held_out)), 200)
     found = try_int8(fp32.path, path, images, held_out, judged_on)
     good = is_good_enough(found)
-    print(int8_sentence(path.name, good, found))
-    if not good and not settings.accept_loss:
+    taken = good or settings.accept_loss
+    print(int8_sentence(path.name, taken, found))
+    if not taken:
         raise SegError("the 8-bit file differs too much; train longer, or take it with --accept_loss")
     check_bytes(path, fp32.meta["arch"])
     return found
@@ -218,7 +219,11 @@ def minutes_in_steps(
 ):
     "Minutes that all steps of a training took together; None where it was not trained in steps."
     folder = Path(model).parent
-    result = read_results(folder.parent).get(f"{folder.name}_{size.split('×')[0]}")
+    try:
+        results = read_results(folder.parent)
+    except (KeyError, TypeError, ValueError):  # another program's results.csv
+        return None
+    result = results.get(f"{folder.name}_{size.split('×')[0]}")
     return result.minutes if result else None
 
 # %% ../../nbs/tools/11_starter.ipynb #60597361
@@ -297,8 +302,11 @@ def starter_facts(
         data=rooms_facts(data["train"]),
         rooms=recipe.get("pairs", len(data["train"])) - len(names),
         held_out=len(names),
-        recipe=recipe, steps=rows, hours=sum(row["minutes"] for row in rows)/60,
-        hardware=settings.hardware or ", ".join(devices) or "not recorded", versions=meta.get("versions", {}),
+        recipe=recipe,
+        steps=rows,
+        hours=sum(row["minutes"] for row in rows)/60 or settings.hours,
+        hardware=settings.hardware or ", ".join(devices) or "not recorded",
+        versions=meta.get("versions", {}),
         reports=[quoted(path) for path in settings.reports.split()])
 
 # %% ../../nbs/tools/11_starter.ipynb #0773463f
@@ -378,7 +386,7 @@ def card_training(
     recipe = [f"{name} {facts['recipe'][name]}" for name in CARD_RECIPE if name in facts["recipe"]]
     versions = [f"{name} {version}" for name, version in facts["versions"].items()]
     rows = [[row["size"], row["epochs"], f"{row['minutes']:.1f}", row["dice"]] for row in facts["steps"]]
-    hours = f"{facts['hours']:.2f} hours" if facts["steps"] else "Hours not recorded"
+    hours = f"{facts['hours']:.2f} hours" if facts["hours"] else "Hours not recorded"
     return [
         "", "## Training", "",
         f"From scratch, without pretrained weights, size after size. Hardware: {facts['hardware']}. {hours}. "
@@ -571,7 +579,9 @@ def starter_jobs(
     make_rooms=generate_rooms, # Draws a `RoomSet`, given a deadline
 ):
     "All `Job`s, in order."
-    return (pack_jobs if settings.model else training_jobs)(settings, make_rooms)
+    if settings.model:
+        return pack_jobs(settings, make_rooms)
+    return training_jobs(settings, make_rooms)
 
 # %% ../../nbs/tools/11_starter.ipynb #4dac07e8
 @seg_command
