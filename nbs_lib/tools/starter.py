@@ -7,9 +7,9 @@ __all__ = ['UNSEEN_SEED', 'MAX_BYTES', 'WEAK', 'CARD_RECIPE', 'CARD_PHOTOS', 'LI
            'StarterSettings', 'starter_steps', 'starter_network', 'starter_rooms', 'check_free', 'check_bytes',
            'rooms_of', 'starter_int8', 'confusions', 'unseen_scores', 'minutes_in_steps', 'training_rows', 'quoted',
            'check_quoted', 'processor', 'measured_ms', 'rooms_facts', 'starter_facts', 'starter_manifest', 'share_text',
-           'table_lines', 'card_model', 'card_data', 'card_training', 'card_scores', 'card_photos', 'card_limits',
-           'model_card', 'place_files', 'package_folder', 'pack', 'is_packed', 'packed_figures', 'pack_job',
-           'pack_jobs', 'training_jobs', 'starter_jobs', 'seg_starter']
+           'table_lines', 'card_model', 'card_data', 'step_lines', 'card_training', 'class_lines', 'card_scores',
+           'card_photos', 'card_limits', 'model_card', 'place_files', 'package_folder', 'pack', 'is_packed',
+           'packed_figures', 'pack_job', 'pack_jobs', 'training_jobs', 'starter_jobs', 'seg_starter']
 
 # %% ../../nbs/tools/11_starter.ipynb #a0eb1cff
 import platform
@@ -375,6 +375,14 @@ def card_data(
     return lines + table_lines(["setting", "range or share"], words)
 
 # %% ../../nbs/tools/11_starter.ipynb #6307b7fb
+def step_lines(
+    steps, # From `training_rows`
+):
+    "A table of the sizes."
+    rows = [[row["size"], row["epochs"], f"{row['minutes']:.1f}", row["dice"]] for row in steps]
+    return table_lines(["size", "epochs", "minutes", "Dice on the rooms of validation"], rows)
+
+# %% ../../nbs/tools/11_starter.ipynb #ab386f94
 CARD_RECIPE = ("loss", "weight_classes", "lr", "weight_decay", "ema_decay", "max_rotate", "max_zoom", "max_shift",
                "max_lighting", "seed")
 
@@ -385,34 +393,41 @@ def card_training(
     facts = manifest["starter"]
     recipe = [f"{name} {facts['recipe'][name]}" for name in CARD_RECIPE if name in facts["recipe"]]
     versions = [f"{name} {version}" for name, version in facts["versions"].items()]
-    rows = [[row["size"], row["epochs"], f"{row['minutes']:.1f}", row["dice"]] for row in facts["steps"]]
     hours = f"{facts['hours']:.2f} hours" if facts["hours"] else "Hours not recorded"
     return [
         "", "## Training", "",
         f"From scratch, without pretrained weights, size after size. Hardware: {facts['hardware']}. {hours}. "
         f"Versions: {', '.join(versions)}.", "",
         f"The recipe at the last size: {', '.join(recipe)}.", "",
-        *table_lines(["size", "epochs", "minutes", "Dice on the rooms of validation"], rows)]
+        *step_lines(facts["steps"])]
 
-# %% ../../nbs/tools/11_starter.ipynb #ab386f94
+# %% ../../nbs/tools/11_starter.ipynb #750a61f5
+def class_lines(
+    classes, # From `unseen_scores`
+):
+    "A table of the labels."
+    total = max(1, sum(row["pixels"] for row in classes))
+    rows = []
+    for row in classes:
+        share = row["pixels"]/total
+        rows.append([row["label"], share_text(row["dice"]), share_text(row["iou"]), f"{share:.2%}"])
+    return table_lines(["label", "Dice", "IoU", "share of the pixels"], rows)
+
+# %% ../../nbs/tools/11_starter.ipynb #61b7e540
 def card_scores(
     manifest, # From `starter_manifest`
 ):
     "How good it is on unseen rooms."
     unseen, judged = manifest["unseen"], manifest["judged"]
     found = unseen["scores"]
-    total = sum(row["pixels"] for row in unseen["classes"])
-    rows = [[row["label"], share_text(row["dice"]), share_text(row["iou"]), f"{row['pixels']/max(1, total):.2%}"]
-            for row in unseen["classes"]]
     on_rooms = (f"On {unseen['images']} rooms of seed {unseen['seed']}, which neither the training nor a decision has "
                 f"seen: Dice {share_text(found['dice'])}, mIoU {share_text(found['miou'])}, foreground accuracy "
                 f"{share_text(found['foreground_accuracy'])}.")
     bits = (f"In 32 bits the Dice is {share_text(unseen['fp32_dice'])}. The 8-bit file gives the same label as the "
             f"32-bit one on {judged['agreement']:.2%} of the pixels of other held-out rooms.")
-    table = table_lines(["label", "Dice", "IoU", "share of the pixels"], rows)
-    return ["", "## Scores", "", on_rooms, "", bits, "", *table]
+    return ["", "## Scores", "", on_rooms, "", bits, "", *class_lines(unseen["classes"])]
 
-# %% ../../nbs/tools/11_starter.ipynb #750a61f5
+# %% ../../nbs/tools/11_starter.ipynb #57300b99
 def card_photos(
     manifest, # From `starter_manifest`
 ):
@@ -424,7 +439,7 @@ def card_photos(
                      f"mIoU {share_text(found['miou'])}, Dice {share_text(found['dice'])}")
     return lines
 
-# %% ../../nbs/tools/11_starter.ipynb #61b7e540
+# %% ../../nbs/tools/11_starter.ipynb #d6b99d2d
 CARD_PHOTOS = """Photos: it has never seen one. Materials, light and clutter of real rooms differ from rendered ones,
 and it is worse there than the table says; expect large surfaces to be found, and small things to be missed.
 It knows only rooms and only the labels of the table: anything else gets one of these names.
@@ -441,7 +456,7 @@ def card_limits(
         f"Labels with a Dice below {WEAK} on unseen rooms:", "", *(weak or ["- none"]), "",
         CARD_PHOTOS, "", *card_photos(manifest)]
 
-# %% ../../nbs/tools/11_starter.ipynb #57300b99
+# %% ../../nbs/tools/11_starter.ipynb #b70ab473
 LICENSE_TEXT = """
 ## License
 
@@ -461,7 +476,7 @@ def model_card(
     lines = [line for section in sections for line in section(manifest)]
     return "\n".join(lines).rstrip() + "\n" + LICENSE_TEXT
 
-# %% ../../nbs/tools/11_starter.ipynb #4bb6ed87
+# %% ../../nbs/tools/11_starter.ipynb #ef341c33
 CARD = "MODEL_CARD.md"
 
 def place_files(
@@ -475,14 +490,14 @@ def place_files(
         with atomic_path(out/name) as temporary:
             temporary.write_bytes((folder/name).read_bytes())
 
-# %% ../../nbs/tools/11_starter.ipynb #ef341c33
+# %% ../../nbs/tools/11_starter.ipynb #7f69083a
 def package_folder(
     settings, # A `StarterSettings`
 ):
     "Where the files go."
     return Path(settings.out or STARTER.parent)
 
-# %% ../../nbs/tools/11_starter.ipynb #6acbf9fd
+# %% ../../nbs/tools/11_starter.ipynb #ad0f7467
 def pack(
     model,    # A saved model
     rooms,    # From `starter_rooms`
@@ -504,7 +519,7 @@ def pack(
         (Path(folder)/CARD).write_text(model_card(manifest), encoding="utf-8")
         place_files(Path(folder), package_folder(settings))
 
-# %% ../../nbs/tools/11_starter.ipynb #7f69083a
+# %% ../../nbs/tools/11_starter.ipynb #d7b6aedb
 def is_packed(
     model,    # A saved model
     settings, # A `StarterSettings`
@@ -518,7 +533,7 @@ def is_packed(
         return False
     return manifest["provenance"]["weights_sha256"] == sha256(weights) and manifest["sha256"] == sha256(path)
 
-# %% ../../nbs/tools/11_starter.ipynb #ad0f7467
+# %% ../../nbs/tools/11_starter.ipynb #967e3152
 def packed_figures(
     settings, # A `StarterSettings`
 ):
@@ -529,7 +544,7 @@ def packed_figures(
     return dict(dice=found["dice"], foreground_accuracy=found["foreground_accuracy"],
                 note=f"{manifest['bytes']/1e6:.1f} MB, {manifest['unseen']['images']} unseen rooms")
 
-# %% ../../nbs/tools/11_starter.ipynb #967e3152
+# %% ../../nbs/tools/11_starter.ipynb #3dc79b7b
 CALIBRATION_ROOMS = 64
 
 def pack_job(
@@ -544,7 +559,7 @@ def pack_job(
     return Job("package", work, partial(is_packed, model, settings),
                partial(packed_figures, settings), tuple(needs))
 
-# %% ../../nbs/tools/11_starter.ipynb #ab547899
+# %% ../../nbs/tools/11_starter.ipynb #6418c604
 def pack_jobs(
     settings,   # A `StarterSettings` with a model
     make_rooms, # Like `generate_rooms`
@@ -558,7 +573,7 @@ def pack_jobs(
         rooms.pop("train")
     return [*jobs, pack_job(settings.model, rooms, settings, needs)]
 
-# %% ../../nbs/tools/11_starter.ipynb #3dc79b7b
+# %% ../../nbs/tools/11_starter.ipynb #a8ae8279
 def training_jobs(
     settings,   # A `StarterSettings`
     make_rooms, # Like `generate_rooms`
@@ -573,7 +588,7 @@ def training_jobs(
     model = saved_model(network_settings(network, settings.work)[-1])
     return [*drawing, *training, pack_job(model, rooms, settings, ["unseen", training[-1].name])]
 
-# %% ../../nbs/tools/11_starter.ipynb #6418c604
+# %% ../../nbs/tools/11_starter.ipynb #89c9b28f
 def starter_jobs(
     settings,                  # A `StarterSettings`
     make_rooms=generate_rooms, # Draws a `RoomSet`, given a deadline
@@ -583,7 +598,7 @@ def starter_jobs(
         return pack_jobs(settings, make_rooms)
     return training_jobs(settings, make_rooms)
 
-# %% ../../nbs/tools/11_starter.ipynb #4dac07e8
+# %% ../../nbs/tools/11_starter.ipynb #b908121b
 @seg_command
 def seg_starter(settings: StarterSettings):
     "Make the starter model of the package, in steps that can be interrupted at any time; the same command goes on."
