@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_quality.py DATA [SIZE] ["STOCK MINUTES"] ["OUR MINUTES"] [ARCH]
 
-Stock is fastai as its tutorials write it: `unet_learner` with resnet34, `fit_one_cycle`, from scratch (see seeds.py).
+Stock is fastai as its tutorials write it: `unet_learner` with resnet34, `fit_one_cycle`, from scratch (see stock.py).
 Ours is the recipe of `seg_night`: a quarter of the time at half the size, the rest at SIZE. A cycle is as long as it
 was planned, so several lengths can be given for each, and the earliest moment in any cycle counts. Both are scored by
 the same confusion matrix after each epoch; only Dice at SIZE counts. The time is everything since the start of a
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from seeds import LR, stock_learner
+from stock import LR, stock_learner
 
 from nbs_lib.datasets import SegData, channel_stats, split_pairs
 from nbs_lib.layouts import find_pairs

@@ -85,7 +85,7 @@ class Client:
                 time.sleep(self._seconds_to_wait(error, until))
             except OSError as error:
                 reason = getattr(error, "reason", error)
-                advice = "start a server with `seg_serve --model MODEL.onnx`"
+                advice = "start a server with `seg_serve`"
                 raise SegError(f"{self.url} does not answer ({reason}); {advice}") from None
 
     def _seconds_to_wait(self, error: urllib.error.HTTPError, until: float) -> int:

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -27,7 +26,7 @@ from model_server.settings import Settings
 from model_server.telemetry import LOG, SHARED_FOLDER
 from model_server.uvicorn_protocols import server_options
 from nbs_lib.core import SegError, seg_command
-from nbs_lib.predict import usable_threads
+from nbs_lib.predict import starter_model, usable_threads
 
 ENVIRONMENT = "SEG_SERVE"  # how seg_serve tells its worker processes what to serve
 M_MMAP_THRESHOLD = -3      # glibc's name for the size from which a block is mapped on its own
@@ -72,15 +71,6 @@ def log_to_stderr() -> None:
     LOG.handlers = [handler]
     LOG.propagate = False
     LOG.setLevel(logging.INFO)
-
-
-def newest_model(folder: str = "Assets/Data~/models") -> str:
-    "The model file written last; `SegError` where there is none."
-    files = sorted(Path(folder).glob("*.onnx"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        sentence = f"there is no model in {folder}; name one with --model"
-        raise SegError(f"{sentence}, or make one with ONNX.ipynb or `seg_export`")
-    return str(files[-1])
 
 
 def check_numbers(port: int, workers: int, waiting: int, deadline: float) -> None:
@@ -175,7 +165,7 @@ def serve_workers(settings: Settings, runtime: str, host: str, port: int, worker
 
 @seg_command
 def seg_serve(
-    model: str = "",          # ONNX file written by seg_export; empty: the newest in Assets/Data~/models
+    model: str = "",          # ONNX file written by seg_export; empty: the starter model of the package
     host: str = "127.0.0.1",  # Address to listen on; 0.0.0.0 for all networks (then set a token)
     port: int = 4200,         # Port to listen on
     workers: int = 1,         # Processes; each loads the model and gets its share of the processors
@@ -187,7 +177,7 @@ def seg_serve(
 ):
     "Serve an exported model over HTTP: the original's protocol, /v1, and a page at /demo. Needs no torch."
     check_numbers(port, workers, waiting, deadline)
-    model = model or newest_model()
+    model = model or str(starter_model())
     check_port(host, port)
     exit_on_signals()
     settings = dict(token=token or os.environ.get("SEG_SERVE_TOKEN", ""), waiting=waiting, deadline=deadline)

@@ -17,7 +17,8 @@ from PIL import Image
 from nbs_lib.train import seg_train
 
 COMMANDS = ["seg_doctor", "seg_generate", "seg_check", "seg_fix", "seg_serve", "seg_convert", "seg_walk", "seg_train",
-            "seg_export", "seg_predict", "seg_eval", "seg_series", "seg_cache", "seg_night"]
+            "seg_export", "seg_predict", "seg_eval", "seg_series", "seg_cache", "seg_night",
+            "seg_starter"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -184,6 +184,7 @@ def test_the_day_on_a_gpu(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(night, "CAMVID_SIZES", ((32, 64),))
     monkeypatch.setattr(night, "VOC_SIZES", (32,))
     monkeypatch.setattr(night, "PHOTO_ARCH", ARCH)
+    monkeypatch.setattr(night, "STARTER_ARCH", "unet:resnet18")  # large enough for two parts
     example_rooms(tmp_path / "camvid", 6, 64)
     out = Path(toy.out)
     day = replace(toy, gpu=True, sizes="32", camvid=str(tmp_path / "camvid"), voc=str(tmp_path / "missing"))

@@ -27,7 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -339,7 +339,8 @@ class Network:
     arch: str                # Architecture, see `nbs_lib.models`
     steps: tuple[Step, ...]  # Smallest size first
     images: int = 32         # Images a batch at 64 px; fewer in proportion to the side
-    seed: int = 0            # Seed of weights and order
+    seed: int = 0            # Of weights and order
+    recipe: dict = field(default_factory=dict)  # Training settings in the place of some of `RECIPE`
 
 # %% ../../nbs/tools/10_night.ipynb #d17deda3
 def batch_at(
@@ -363,12 +364,12 @@ def network_settings(
     out,     # Folder of all networks
 ):
     "The `TrainSettings` of each size; a size starts from the weights of the one before, at half its learning rate."
-    found, weights = [], ""
+    found, weights, recipe = [], "", RECIPE | network.recipe
     for i, step in enumerate(network.steps):
         settings = TrainSettings(
             size=size_text(step.size), epochs=step.epochs, minutes=step.minutes, arch=network.arch, weights=weights,
             out=str(Path(out)/network.name), resume=True, bs=batch_at(network, step.size), seed=network.seed,
-            **(RECIPE | dict(lr=RECIPE["lr"]/2**i)))
+            **(recipe | dict(lr=recipe["lr"]/2**i)))
         weights = str(model_files(saved_model(settings))[0])
         found.append(settings)
     return found
@@ -701,7 +702,7 @@ def series_network(
     return Network(name="series", arch=settings.arch, steps=steps, images=images)
 
 # %% ../../nbs/tools/10_night.ipynb #4fa5ddf6
-STARTER_ARCH = "unet:resnet18"
+STARTER_ARCH = "unet:tu-resnet10t"  # 8.2 MB in 8 bits; unet:resnet18 has 14.4
 
 def starter_network(
     settings, # A `NightSettings`

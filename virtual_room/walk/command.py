@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
 
 from nbs_lib.core import SegError, seg_command
 from virtual_room.scene import DEFAULT_CONFIG, load_config
+from virtual_room.walk.live import is_address
 from virtual_room.walk.script import play, read_script
 from virtual_room.walk.session import Walk, run
 
@@ -16,7 +18,8 @@ SETTLE = [("wait", .3)]  # what is done before a screenshot without a script
 
 @seg_command(settings="")  # config is a file of ranges
 def seg_walk(
-    server: str = "http://127.0.0.1:4200",  # Where seg_serve listens
+    server: str = "",  # Where a seg_serve listens, such as http://127.0.0.1:4200; empty: label in this process
+    model: str = "",  # ONNX file that labels in this process; empty: the starter model of the package
     seed: int = 0,  # Another seed, another room
     size: int = 512,  # Width and height of the window in pixels, 128 to 1024
     rate: float = 5.0,  # Answers a second to ask for
@@ -24,7 +27,7 @@ def seg_walk(
     script: str = "",  # A file of steps that drive the walk instead of a person
     screenshot: str = "",  # Save the last image here and end
 ):
-    "Walk through a room and see it labelled by a model server. Press H in the window for the keys."
+    "Walk through a room and see it labelled by a model, or by a model server. Press H in the window for the keys."
     if not 128 <= size <= 1024:
         raise SegError(f"--size is {size}; give 128 to 1024 pixels")
     if not .1 <= rate <= 60:
@@ -35,7 +38,9 @@ def seg_walk(
     elif screenshot:
         steps = SETTLE
     room_config = load_config(config) if config else DEFAULT_CONFIG
-    walk = Walk(server, seed, size, rate, room_config)
+    source = source_of(server, model)
+    print(f"labels by {source or 'the starter model of the package'}", file=sys.stderr)
+    walk = Walk(source, seed, size, rate, room_config)
     start = time.perf_counter()
     try:
         run(walk, play(walk, steps) if steps is not None else None)
@@ -44,6 +49,15 @@ def seg_walk(
     finally:
         walk.close()
     print(_summary(walk, time.perf_counter() - start))
+
+
+def source_of(server: str, model: str) -> str:
+    "Where labels come from: the address of a server, a model file, or nothing for the starter model"
+    if server and model:
+        raise SegError("--server and --model are both given; give one of them")
+    if server and not is_address(server):
+        raise SegError(f"--server is {server}; give an address, such as http://127.0.0.1:4200")
+    return server or model
 
 
 def _summary(walk: Walk, took: float) -> str:

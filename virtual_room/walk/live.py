@@ -1,4 +1,4 @@
-"""Predictions from a model server while a person walks: a thread asks and waits, the window never does.
+"""Predictions while a person walks, from a server or a model here: a thread asks and waits, the window never does.
 
 Knows the server by its protocol only, through `model_server.client`. Must not know the engine.
 """
@@ -37,8 +37,9 @@ class Prediction:
 class LiveLabels:
     "Asks for predictions at a target rate while `running`, or for one after `once` is set"
 
-    def __init__(self, url: str, rate: float) -> None:
-        self.url, self.period = url, 1 / rate
+    def __init__(self, source: str, rate: float) -> None:
+        "Labels come from the server at the address `source`, else from that model file; empty: the starter model"
+        self.source, self.period = source, 1 / rate
         self.running = False
         self.once = False
         self.trouble = ""  # why there is no connection
@@ -88,7 +89,7 @@ class LiveLabels:
 
     def _converse(self) -> None:
         "Prediction after prediction over one connection"
-        with connected(self.url) as (labels, stream):
+        with connected(self.source) as (labels, stream):
             self._connected, self.trouble = True, ""
             while not self._over.is_set():
                 try:
@@ -108,7 +109,7 @@ class LiveLabels:
             if answer is not None:
                 return answer
             if self._over.is_set() or time.perf_counter() - start > PATIENCE:
-                raise SegError(f"{self.url} has not answered for {PATIENCE:.0f} s")
+                raise SegError(f"{self.source} has not answered for {PATIENCE:.0f} s")
 
 
 def _read(answer: Any, labels: LabelSet, start: float) -> Prediction:
@@ -118,9 +119,26 @@ def _read(answer: Any, labels: LabelSet, start: float) -> Prediction:
     return Prediction(answer.mask, labels, regions, (time.perf_counter() - start) * 1000)
 
 
+def is_address(source: str) -> bool:
+    "Is this the address of a server, and not a model file?"
+    return source.startswith(("http://", "https://"))
+
+
 @contextmanager
-def connected(url: str) -> Iterator[tuple[LabelSet, Any]]:
-    "The server's label table and an open stream; whatever goes wrong is a `SegError` or an `OSError`"
+def connected(source: str) -> Iterator[tuple[LabelSet, Any]]:
+    "A label table and an open stream; whatever goes wrong is a `SegError` or an `OSError`"
+    if not is_address(source):
+        from virtual_room.walk.local import LocalStream
+        stream = LocalStream(source)
+        yield stream.labels, stream
+        return
+    with connected_to_server(source) as found:
+        yield found
+
+
+@contextmanager
+def connected_to_server(url: str) -> Iterator[tuple[LabelSet, Any]]:
+    "The server's label table and an open stream"
     try:
         from websockets.exceptions import WebSocketException
 

@@ -1,0 +1,203 @@
+"""What each part of the recipe brings, over several seeds.
+
+    python benchmarks/ablation.py DATA OUT [SIZE] [BUDGET] [SEEDS] ["LEVER; LEVER"]
+
+A lever is one change. The first ones add up, from cross-entropy alone to the recipe; each of the others changes one
+thing of the recipe; the first row is fastai as its tutorials write it. BUDGET is the same for all: minutes, like 3m,
+or images, like 30000. All runs share data and split. Each run adds a row to OUT/ablation.csv, and rows that are there
+are not run again. Seeds are the outer loop, so that a machine that grows slower does so for all levers.
+"""
+import csv
+import math
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from stock import LR, stock_learner
+
+from nbs_lib.callbacks import write_csv
+from nbs_lib.datasets import SegData, channel_stats, split_pairs
+from nbs_lib.layouts import find_pairs
+from nbs_lib.learner import discriminative_rates, epochs_in, valid_matrix
+from nbs_lib.metrics import scores
+from nbs_lib.tools.night import RECIPE, trained_figures
+from nbs_lib.train import Step, TrainSettings, progressive_resizing, set_seed, train_model
+
+STOCK, HALF_FIRST = "stock fastai, resnet34", "half the size first"
+PLAIN = RECIPE | dict(arch="unet:resnet18", loss="cross_entropy", weight_classes=0.0, ema_decay=0.0, bs=32)
+ADDED = {  # each keeps the ones before
+    "cross-entropy, batch 32": {},
+    "+ weighted classes": dict(weight_classes=0.5),
+    "+ half a Dice loss": dict(loss="cross_entropy+0.5*dice"),
+    "+ averaged weights": dict(ema_decay=0.998),
+    "+ batch 16 = the recipe": dict(bs=16),
+}
+CHANGED = {  # each is the recipe, but for this
+    HALF_FIRST: {},
+    "narrow:resnet34": dict(arch="narrow:resnet34"),
+    "unet:tu-resnet10t": dict(arch="unet:tu-resnet10t"),
+    "unet:resnet34": dict(arch="unet:resnet34"),
+    "light:resnet34": dict(arch="light:resnet34"),
+    "resnet34": dict(arch="resnet34"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    "What is the same for all runs."
+    data: SegData
+    size: int = 64         # pixels
+    minutes: float = 0.0   # of training, or:
+    images: int = 0        # seen in training
+
+    @property
+    def name(self) -> str:
+        "As in the table: runs of another plan are other rows."
+        budget = f"{self.minutes:g} minutes" if self.minutes else f"{self.images} images"
+        return f"{self.size} px, {budget}, {len(self.data)} pairs"
+
+    @property
+    def epochs(self) -> int:
+        "That see the images; 1 where minutes are given, which say how many."
+        return max(1, math.ceil(self.images / self.training_images))
+
+    @property
+    def training_images(self) -> int:
+        "How many there are."
+        return len(split_pairs(self.data)[0])
+
+
+@dataclass(frozen=True)
+class Row:
+    "One run."
+    lever: str
+    plan: str
+    seed: int
+    dice: float
+    foreground_accuracy: float
+    seconds: float  # reading, training and validation
+
+
+def with_fixed_split(data: SegData) -> SegData:
+    "The same data, whose split is written down: the seed of a run would draw another."
+    train = set(split_pairs(data)[0])
+    pairs = [replace(pair, split="train" if i in train else "valid") for i, pair in enumerate(data.pairs)]
+    return replace(data, pairs=tuple(pairs))
+
+
+def levers() -> dict[str, dict]:
+    "{lever: its settings}, in the order of the table; `STOCK` has none."
+    found, settings = {STOCK: {}}, PLAIN
+    for name, change in ADDED.items():
+        settings = settings | change
+        found[name] = settings
+    for name, change in CHANGED.items():
+        found[name] = settings | change
+    return found
+
+
+def read_rows(path: Path) -> list[Row]:
+    "The runs that are done."
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    numbers = ("dice", "foreground_accuracy", "seconds")
+    return [Row(row["lever"], row["plan"], int(row["seed"]), *(float(row[name]) for name in numbers)) for row in rows]
+
+
+def train_stock(plan: Plan, seed: int) -> dict[str, float]:
+    "Scores of stock fastai."
+    set_seed(seed)
+    train, _ = split_pairs(plan.data)
+    stats = channel_stats([plan.data.pairs[i].image for i in train])
+    learn = stock_learner(plan.data, plan.size, stats)
+    epochs = epochs_in(learn, plan.minutes) if plan.minutes else plan.epochs
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, discriminative_rates(LR))
+    return scores(valid_matrix(learn))
+
+
+def length(plan: Plan) -> dict:
+    "The settings that say how long to train."
+    if plan.minutes:
+        return dict(minutes=plan.minutes)
+    return dict(epochs=plan.epochs, epoch_size=plan.images // plan.epochs)
+
+
+def half_first(plan: Plan) -> list[Step]:
+    "A quarter of the time, or one of the epochs, at half the size."
+    half = plan.size // 2
+    if plan.minutes:
+        return [Step(half, minutes=plan.minutes / 4), Step(plan.size, minutes=plan.minutes * 3 / 4)]
+    return [Step(half, 1), Step(plan.size, max(1, plan.epochs - 1))]
+
+
+def train_ours(plan: Plan, lever: str, seed: int) -> dict[str, float]:
+    "Scores of a training with a lever's settings."
+    with tempfile.TemporaryDirectory() as out:
+        settings = TrainSettings(size=str(plan.size), out=out, seed=seed, **length(plan), **levers()[lever])
+        if lever == HALF_FIRST:
+            progressive_resizing(plan.data, half_first(plan), settings, bar=False)
+        else:
+            train_model(plan.data, settings, bar=False)
+        return trained_figures(settings)
+
+
+def run(plan: Plan, lever: str, seed: int) -> Row:
+    "Train and score."
+    start = time.perf_counter()
+    found = train_stock(plan, seed) if lever == STOCK else train_ours(plan, lever, seed)
+    seconds = time.perf_counter() - start
+    return Row(lever, plan.name, seed, found["dice"], found["foreground_accuracy"], seconds)
+
+
+def spread(values: list[float]) -> str:
+    "Mean and standard deviation."
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+def print_table(rows: list[Row], plan: Plan, names: list[str]) -> None:
+    "A line a lever: the mean over its seeds."
+    print(f"\n{plan.name}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'lever':26}{'seeds':>6}  {'Dice':17}{'foreground accuracy':21}{'seconds':>8}")
+    for name in names:
+        runs = [row for row in rows if (row.lever, row.plan) == (name, plan.name)]
+        if runs:
+            dice, accuracy = spread([row.dice for row in runs]), spread([row.foreground_accuracy for row in runs])
+            seconds = statistics.mean([row.seconds for row in runs])
+            print(f"{name:26}{len(runs):6}  {dice:17}{accuracy:21}{seconds:8.0f}", flush=True)
+
+
+def chosen(text: str) -> list[str]:
+    "Names of the levers to run."
+    names = [name.strip() for name in text.split(";") if name.strip()] or list(levers())
+    for name in names:
+        if name not in levers():
+            sys.exit(f"there is no lever {name!r}; take some of: {'; '.join(levers())}")
+    return names
+
+
+def main(folder: str, out: str, size: str = "64", budget: str = "3m", seeds: str = "3", wanted: str = "") -> None:
+    budgets = dict(minutes=float(budget[:-1])) if budget.endswith("m") else dict(images=int(budget))
+    plan = Plan(with_fixed_split(find_pairs(folder)), int(size), **budgets)
+    path, names = Path(out) / "ablation.csv", chosen(wanted)
+    rows = read_rows(path)
+    done = {(row.lever, row.plan, row.seed) for row in rows}
+    for seed in range(int(seeds)):
+        for name in names:
+            if (name, plan.name, seed) not in done:
+                rows.append(run(plan, name, seed))
+                write_csv(path, [asdict(row) for row in rows])
+                print_table(rows, plan, names)
+    print_table(rows, plan, names)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""The benchmarks that train, at toy scale: they run, go on where they were cut, and print what they promise."""
+import csv
+import importlib
+
+import pytest
+from conftest import ROOT
+
+from nbs_lib.tools.examples import example_rooms
+
+ARCH = "unet:tu-resnet10t"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    "Imports a benchmark by its name; float32 without measuring bfloat16, which takes long on a slow machine."
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr("nbs_lib.learner.bf16_gain", lambda device: 1.0)
+    return importlib.import_module
+
+
+def test_ablation(benchmark, tmp_path, capsys):
+    "Two levers, then a second seed: what is in the table is not run again"
+    ablation = benchmark("ablation")
+    data, out, wanted = str(tmp_path / "data"), str(tmp_path / "out"), "+ averaged weights; unet:tu-resnet10t"
+    example_rooms(tmp_path / "data", 20, 32)
+    ablation.main(data, out, "32", "16", "1", wanted)
+    first = (tmp_path / "out" / "ablation.csv").read_text()
+    capsys.readouterr()
+    ablation.main(data, out, "32", "16", "2", wanted)
+    text = (tmp_path / "out" / "ablation.csv").read_text()
+    assert text.startswith(first)
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [(row["lever"], row["seed"]) for row in rows[2:]] == [(name, "1") for name in wanted.split("; ")]
+    last = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert all(" 2  0." in line and " ± " in line for line in last)
+
+
+def test_levers_of_the_ablation(benchmark):
+    "They add up to the recipe; each of the others is the recipe but for one thing"
+    ablation = benchmark("ablation")
+    levers = ablation.levers()
+    recipe = levers["+ batch 16 = the recipe"]
+    assert (recipe["loss"], recipe["weight_classes"], recipe["ema_decay"], recipe["bs"]) == (
+        "cross_entropy+0.5*dice", 0.5, 0.998, 16)
+    assert levers["cross-entropy, batch 32"]["loss"] == "cross_entropy"
+    for name in ablation.CHANGED:
+        changed = {key for key in recipe if recipe[key] != levers[name][key]}
+        assert changed <= {"arch"}
+    with pytest.raises(SystemExit):
+        ablation.chosen("no such lever")
+
+
+def test_the_split_of_the_ablation_is_the_same_for_all_seeds(benchmark, tmp_path):
+    ablation = benchmark("ablation")
+    data = ablation.with_fixed_split(example_rooms(tmp_path, 20, 32))
+    assert ablation.split_pairs(data, seed=1) == ablation.split_pairs(data, seed=2)
+
+
+def test_one_room(benchmark, tmp_path, capsys):
+    "The same room from other poses; the original's figures beside ours; the second call trains nothing"
+    pytest.importorskip("panda3d")
+    one_room = benchmark("one_room")
+    out = str(tmp_path / "out")
+    one_room.main(out, "3", "6", "32:1 64:1", ARCH)
+    text = capsys.readouterr().out
+    line = text.strip().splitlines()[-1].split()
+    assert line[:3] == ["64", "0.7744", "16"] and 0 <= float(line[3]) <= 1
+    one_room.main(out, "3", "6", "32:1 64:1", ARCH)
+    with open(tmp_path / "out" / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["job"], row["steps"]) for row in rows] == [
+        ("train", "1"), ("held_out", "1"), ("room_32", "1"), ("room_64", "1")]
