@@ -13,7 +13,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pixels of tests go 
 
 SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
 SLOW_FILES = {"test_commands", "test_demo", "test_experiments", "test_formats", "test_notebooks", "test_predict",
-              "test_rooms_shaded", "test_rooms_truth", "test_server", "test_train", "test_walk"}
+              "test_rooms_shaded", "test_rooms_truth", "test_segformer", "test_server", "test_train", "test_walk"}
 
 
 def pytest_collection_modifyitems(items) -> None:

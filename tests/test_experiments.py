@@ -147,7 +147,7 @@ def test_faces_by_settings(own, tmp_path):
     (tmp_path/'faces.yaml').write_text(yaml.safe_dump(settings))
     done = run_command('seg_train', '--config', tmp_path/'faces.yaml', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    saved = json.loads((tmp_path/'m/smp_segformer_mit_b0_64.json').read_text())
+    saved = json.loads((tmp_path/'m/segformer_mit_b0_64.json').read_text())
     run, = (tmp_path/'m/wandb').glob('offline-run-*')
     found = {}
     for record in wandb_records(next(run.glob('*.wandb'))):
