@@ -68,7 +68,7 @@ test: lint
 
 .venv-latest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/python $(PIP) --upgrade --editable ".[train,rooms,assets,serve,cluster,test]"
+	.venv-latest/bin/python $(PIP) --upgrade --editable ".[train,segformer,rooms,assets,serve,cluster,test]"
 	touch $@
 
 test-latest: libx11 .venv-latest/installed

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from . import __version__
 from .datasets import names_hash
-from .models import build_model, plain_model
+from .models import build_model, differing_tensors, plain_model
 from .pixel_cache import content_key
 
 # %% ../nbs/11_checkpoint.ipynb #04c08080
@@ -134,6 +134,20 @@ def load_weights(
     _check_hash(weights, description, meta["sha256"], hint)
     return load_file(weights), meta
 
+# %% ../nbs/11_checkpoint.ipynb #1362a802
+def _put_weights(
+    model, # A network
+    state, # Its tensors by name, as they were saved
+    path,  # Where they were
+    arch,  # What the network is called
+):
+    "Load tensors into a network; `SegError` where the file holds those of another."
+    wrong = differing_tensors(state, model.state_dict())
+    if wrong:
+        raise SegError(f"{path} does not hold the weights of {arch} as it is built today (the first that is missing or "
+                       f"differs in shape is {wrong[0]}), but of an older or newer version; train it again")
+    model.load_state_dict(state)
+
 # %% ../nbs/11_checkpoint.ipynb #d0715fb7
 def load_model(
     path,             # A saved model
@@ -143,7 +157,7 @@ def load_model(
     state, meta = load_weights(path, hint)
     n_classes = len(meta["labels"]["codes"])
     model = build_model(meta["arch"], n_classes, tuple(meta["size"]))
-    model.load_state_dict(state)
+    _put_weights(model, state, path, meta["arch"])
     return plain_model(model), meta
 
 # %% ../nbs/11_checkpoint.ipynb #06285c94
@@ -165,7 +179,7 @@ def load_pretrained(
     "Put saved weights into `learn`; `SegError` when architecture or labels differ. Returns the saved model's JSON."
     state, meta = load_weights(path, hint)
     _check_same_outputs(path, meta, learn)
-    learn.model.load_state_dict(state)
+    _put_weights(learn.model, state, path, learn.arch)
     return meta
 
 # %% ../nbs/11_checkpoint.ipynb #935079d6

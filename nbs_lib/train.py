@@ -111,10 +111,10 @@ def model_name(
     arch, # Architecture
     size, # Pixels: one number or (height, width)
 ):
-    "What a saved model is called: unet_resnet34_64, unet_resnet34_352x480, light_resnet34_64, smp_segformer_mit_b0_64."
+    "What a saved model is called: unet_resnet34_64, unet_resnet34_352x480, light_resnet34_64, segformer_mit_b0_64."
     family, encoder = split_arch(arch)
     h, w = check_size(size)
-    prefix = {"": "unet", "light": "light", "narrow": "narrow"}.get(family, f"smp_{family}")
+    prefix = {"": "unet", "light": "light", "narrow": "narrow", "segformer": "segformer"}.get(family, f"smp_{family}")
     suffix = "" if w == h else f"x{w}"
     return f"{prefix}_{encoder}_{h}{suffix}"
 
@@ -139,7 +139,7 @@ class TrainSettings:
     valid_every: int = 1              # Validate after every so many epochs; 0: only after the last
     seed: int = 0                     # Of split, weights and order
     pretrained: bool = False          # Start the encoder from ImageNet's weights?
-    encoder_weights: str = ""         # Start the encoder from this file (.safetensors, .pth) or weights of this name
+    encoder_weights: str = ""         # Start the encoder from this file (.safetensors, .pth), folder, or name
     precision: str = "auto"           # bf16, fp32, or auto: whichever is faster here
     loss: str = "cross_entropy+0.5*dice" # Loss of nbs_lib.losses, or a sum of them
     weight_classes: float = 0.5       # Weight rare classes by share to the power of minus this; 0: all alike

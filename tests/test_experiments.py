@@ -187,7 +187,7 @@ def test_faces_by_settings(trained_faces):
     parameters = parameters_in(records)
     wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=encoder)
     assert {key: parameters[key] for key in wanted} == wanted
-    saved = json.loads((models/'smp_segformer_mit_b0_64.json').read_text())
+    saved = json.loads((models/'segformer_mit_b0_64.json').read_text())
     assert [row['dice'] for row in rows_in(records) if 'dice' in row] == [epoch['dice'] for epoch in saved['history']]
 
 
