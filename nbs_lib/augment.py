@@ -26,7 +26,8 @@ def affine_matrices(
     aspect,  # Height divided by width
 ):
     "(n, 2, 3) float: from output to input coordinates, as `affine_grid` takes them."
-    cos, sin = angle.cos()/zoom, angle.sin()/zoom
+    scale = 1/zoom
+    cos, sin = angle.cos()*scale, angle.sin()*scale
     x, y = shift.unbind(1)
     rows = [flip*cos, -sin*aspect, x, flip*sin/aspect, cos, y]
     return torch.stack(rows, 1).view(-1, 2, 3)

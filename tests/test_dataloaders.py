@@ -20,7 +20,7 @@ from fastai.vision.augment import Resize, ResizeMethod  # noqa: E402
 from torch.nn.functional import affine_grid, grid_sample  # noqa: E402
 
 from nbs_lib.augment import Augment  # noqa: E402
-from nbs_lib.dataloaders import OpenImage, OpenMask, cached, seg_dataloaders  # noqa: E402
+from nbs_lib.dataloaders import OpenImage, OpenMask, SegDL, cached, seg_dataloaders  # noqa: E402
 from nbs_lib.pixel_cache import decoded  # noqa: E402
 from nbs_lib.tools.cache import seg_cache  # noqa: E402
 from nbs_lib.tools.examples import example_rooms  # noqa: E402
@@ -138,7 +138,7 @@ def test_rare_labels_are_counted_in_the_images_that_are_trained_on(tmp_path):
 
 def lengths_of_shares(shuffle):
     "How many of seven items each of two processes serves."
-    loader = dataloaders.SegDL(list(range(7)), bs=2, shuffle=shuffle)
+    loader = SegDL(list(range(7)), bs=2, shuffle=shuffle)
     lengths = []
     for rank in range(2):
         loader.share(rank, 2)
@@ -154,7 +154,7 @@ def test_processes_train_on_equally_many_images_and_judge_all():
 
 def test_a_zoom_never_looks_beyond_the_edge_of_the_image():
     "Zoomed in twice, half of the image is seen, so the center of what is seen is at most half way to the edge."
-    augment = dataloaders.Augment(max_rotate=0, min_zoom=2, max_zoom=2, max_shift=1)
+    augment = Augment(max_rotate=0, min_zoom=2, max_zoom=2, max_shift=1)
     centers = augment.random_matrices(500, 1, "cpu")[:, :, 2]
     assert 0.4 < centers.abs().max() <= 0.5
 
