@@ -127,12 +127,12 @@ def draw_package(graph: nx.DiGraph, package: str, axes: plt.Axes) -> None:
 
 def draw(graph: nx.DiGraph, path: Path) -> None:
     "Write the picture: one package beside the other."
-    _, panels = plt.subplots(1, 3, figsize=(22, 10), width_ratios=(1.3, 1, 0.9))
+    _, panels = plt.subplots(1, 3, figsize=(32, 11), width_ratios=(1.35, 1, 1.15))
     for package, axes in zip(PACKAGES, panels):
         draw_package(graph, package, axes)
     parts = [part for part in COLORS if part.startswith("nbs_lib")]
     handles = [plt.Line2D([], [], marker="s", linestyle="", markersize=12, color=COLORS[p], label=p) for p in parts]
-    panels[0].legend(handles=handles, loc="upper right", frameon=False)
+    panels[0].legend(handles=handles, loc="upper left", frameon=False)
     plt.savefig(path, dpi=65, bbox_inches="tight")
 
 
