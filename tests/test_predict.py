@@ -21,7 +21,7 @@ from nbs_lib.datasets import split_pairs
 from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, seg_eval, summarize
 from nbs_lib.labels import ROOM_LABELS, LabelSet, read_labels, write_labels
 from nbs_lib.layouts import CAMVID, VOC, find_pairs
-from nbs_lib.predict import HeldOut, Predictor, held_out_pairs, manifest_path
+from nbs_lib.predict import HeldOut, Predictor, held_out_pairs, letterbox, manifest_path
 from nbs_lib.tools.examples import example_rooms
 
 NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
@@ -208,6 +208,16 @@ def test_what_is_not_photo_has_the_mean_color_of_the_training(tmp_path):
     assert [images.shape for images in seen] == [(1, 32, 64, 3), (1, SIZE, SIZE, 3)]
     for images in seen:
         assert (images[:, :16] == 0).all() and (images[:, 16:] == 128).all()
+
+
+def test_a_model_need_not_be_square(tmp_path):
+    "Height first, width second, for the letterbox and for windows."
+    photo = Image.new('RGB', (128, 64))
+    assert letterbox(photo, (32, 64)).inside == (32, 64)
+    assert letterbox(photo, (64, 32)).inside == (16, 32)
+    predictor = Predictor(echo_model(tmp_path/'echo.onnx', size='[32, 64]'))
+    image = np.random.default_rng(0).integers(0, N, (70, 150, 3), dtype=np.uint8)
+    assert (predictor(image, 'sliding_window').mask == image[..., 0]).all()
 
 
 def test_models_that_are_refused(model, photo, tmp_path):
