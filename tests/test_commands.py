@@ -146,7 +146,7 @@ def test_killed_training_resumes(rooms, tmp_path):
     args = ["--data", rooms, *SMALL, "--epochs", 3, "--bs", 4, "--precision", "fp32"]
     job = start_forked(seg_train, *args, "--out", tmp_path / "killed")
     checkpoint = tmp_path / "killed/unet_resnet18_32.checkpoint"
-    for _ in range(1200):
+    for _ in range(6000):
         if checkpoint.exists() or not job.is_alive():
             break
         time.sleep(0.1)
