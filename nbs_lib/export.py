@@ -355,7 +355,7 @@ def spared_convolutions(
 QUANTIZATION = dict(
     quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     op_types_to_quantize=['Conv', 'Concat', 'MaxPool', 'Relu'], calibrate_method=CalibrationMethod.Percentile,
-    extra_options=dict(CalibPercentile=99.99, CalibStridedMinMax=1))  # one image's tensors in memory at a time
+    extra_options=dict(CalibPercentile=99.999, CalibStridedMinMax=1))  # one image's tensors in memory at a time
 
 def quantized(
     path,   # ONNX file from `write_onnx`

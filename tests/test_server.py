@@ -624,6 +624,7 @@ def test_stream_at_20_frames_a_second_against_a_slow_model(model):
         assert most <= 2
 
 
+@pytest.mark.clock
 def test_a_frame_waits_while_the_queue_is_full(model):
     "It is not refused: the stream has a place to wait of its own."
     with listening(slow_predictor(model, 1.5), waiting=0) as url, ThreadPoolExecutor(1) as pool:

@@ -208,6 +208,7 @@ def test_what_was_stuck_and_has_ended_no_longer_counts():
     assert asyncio.run(slow_and_quick()) == ["deadline", "done"]
 
 
+@pytest.mark.clock
 def test_the_deadline_counts_the_wait_for_a_place():
     async def two() -> list[str]:
         queue = WorkQueue(Settings(deadline=1.0))
@@ -353,6 +354,7 @@ def test_an_answer_that_nobody_reads_is_dropped(model):
         assert len(read_to_end(s)) < 4000 * 2000
 
 
+@pytest.mark.clock
 def test_answers_that_nobody_reads_do_not_fill_the_memory(model):
     "Above the limit a client is cut off, however patient the server is otherwise."
     large = encode(noise(64, 64).resize((4000, 2000)), "JPEG")

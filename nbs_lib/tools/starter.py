@@ -131,10 +131,8 @@ def starter_rooms(
 def check_free(
     meta, # The JSON of a saved model
 ):
-    "`SegError` where a model's network or the weights it started from are not free for every use."
+    "`SegError` where the weights a model started from may not be free for every use."
     recipe = meta.get("recipe") or {}
-    if "mit_b" in meta["arch"]:
-        raise SegError(f"{meta['arch']} is licensed for non-commercial use only; train another network")
     if recipe.get("pretrained") or recipe.get("encoder_weights"):
         raise SegError("the model started from pretrained weights, whose license is not known; train it from scratch")
 
