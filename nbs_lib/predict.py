@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', 'CANNOT_KNOW', 'RESIZE_MODES', 'OLD_RESIZE_MODES',
            'STARTER', 'export_again', 'manifest_path', 'manifest_sha256', 'check_one_file', 'check_manifest',
-           'read_bytes', 'read_model', 'shorten', 'tensor_types', 'check_graph', 'installed_providers', 'find_provider',
-           'usable_threads', 'session_options', 'OpenVinoSession', 'read_session', 'check_started', 'open_openvino',
-           'open_session', 'is_whole_number', 'are_whole_numbers', 'check_net_size', 'is_finite_number',
-           'are_three_numbers', 'are_stats', 'check_stats', 'is_label_name', 'check_label_names', 'check_label_colors',
-           'check_label_values', 'check_background', 'check_label_table', 'check_split', 'check_format',
-           'decode_claims', 'read_claims', 'check_claims', 'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs',
-           'print_doubt', 'resize_mode', 'NetImage', 'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'Window',
-           'window_starts', 'sliding_windows', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input',
-           'check_shape', 'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least', 'predict_windows',
-           'starter_model', 'Predictor', 'run_session', 'side_by_side', 'overlay_with_legend', 'free_name',
-           'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'predict_file',
-           'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
+           'read_bytes', 'unpacked', 'read_model', 'shorten', 'tensor_types', 'check_graph', 'installed_providers',
+           'find_provider', 'usable_threads', 'session_options', 'OpenVinoSession', 'read_session', 'check_started',
+           'open_openvino', 'open_session', 'is_whole_number', 'are_whole_numbers', 'check_net_size',
+           'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats', 'is_label_name', 'check_label_names',
+           'check_label_colors', 'check_label_values', 'check_background', 'check_label_table', 'check_split',
+           'check_format', 'decode_claims', 'read_claims', 'check_claims', 'read_props', 'read_metadata', 'HeldOut',
+           'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage', 'stretch', 'letterbox', 'to_net_size',
+           'to_image_size', 'Window', 'window_starts', 'sliding_windows', 'count_windows', 'Prediction', 'is_net_input',
+           'check_net_input', 'check_shape', 'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least',
+           'predict_windows', 'starter_model', 'Predictor', 'run_session', 'side_by_side', 'overlay_with_legend',
+           'free_name', 'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed',
+           'predict_file', 'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
+import gzip
 import hashlib
 import importlib.util
 import json
@@ -26,6 +27,7 @@ import math
 import os
 import sys
 import time
+import zlib
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import product
@@ -56,8 +58,11 @@ def export_again(
 def manifest_path(
     path, # An ONNX file
 ):
-    "Where the file's sha256 and its history are written: `NAME.manifest.json` beside `NAME.onnx`."
-    return Path(path).with_suffix('.manifest.json')
+    "Where the file's sha256 and its history are written: `NAME.manifest.json` beside `NAME.onnx` or `NAME.onnx.gz`."
+    path = Path(path)
+    if path.suffix == '.gz':
+        path = path.with_suffix('')
+    return path.with_suffix('.manifest.json')
 
 # %% ../nbs/15_predict.ipynb #ba6487a5
 def manifest_sha256(
@@ -106,15 +111,28 @@ def read_bytes(
         raise SegError(f"the model {path} is missing; make it with {how}, {OR_STARTER}")
     return path.read_bytes()
 
-def read_model(
-    path, # An ONNX file
+def unpacked(
+    path, # An ONNX file, or one that gzip has made smaller (.gz)
+    data, # Its bytes
 ):
-    "The file's bytes and their sha256; `SegError` if it is missing, not what its manifest says, or not whole."
+    "The bytes of the ONNX model in it; `SegError` where it cannot be unpacked."
+    if Path(path).suffix != '.gz':
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as e:
+        raise SegError(f"{path} is damaged ({e}); copy it again") from None
+
+def read_model(
+    path, # An ONNX file (.onnx or .onnx.gz)
+):
+    "The model's bytes and the file's sha256; `SegError` if it is missing, not what its manifest says, or not whole."
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    check_one_file(path, data)
     check_manifest(path, sha256)
-    return data, sha256
+    model = unpacked(path, data)
+    check_one_file(path, model)
+    return model, sha256
 
 # %% ../nbs/15_predict.ipynb #cfaadffd
 def shorten(
@@ -748,7 +766,7 @@ def predict_windows(
     return Prediction(*answer)
 
 # %% ../nbs/15_predict.ipynb #169d9107
-STARTER = files('nbs_lib')/'starter'/'starter.onnx'
+STARTER = files('nbs_lib')/'starter'/'starter.onnx.gz'
 
 def starter_model():
     "Path of the model that comes with the package; `SegError` where it has not been built."

@@ -1,4 +1,5 @@
 """The starter model: made from nothing at toy scale, used when no other is named, and the shipped one, where it is."""
+import gzip
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from nbs_lib.predict import Predictor, manifest_path, read_model, seg_predict
 from nbs_lib.tools.examples import example_rooms
 
 SHIPPED = nbs_lib.predict.STARTER
-FILES = ["MODEL_CARD.md", "starter.manifest.json", "starter.onnx"]
+FILES = ["MODEL_CARD.md", "starter.manifest.json", "starter.onnx.gz"]
 needs_shipped = pytest.mark.skipif(not SHIPPED.is_file(), reason="the starter model is not built yet")
 
 
@@ -65,9 +66,9 @@ def package(toy):
 def test_a_model_from_nothing(package, toy):
     "Three files that say the same, the scores of the unseen rooms, no path of this machine; and again: nothing to do"
     assert sorted(path.name for path in package.iterdir()) == FILES
-    model, manifest = package / "starter.onnx", json.loads((package / "starter.manifest.json").read_text())
-    assert model.stat().st_size == manifest["bytes"] <= 8 * 2**20
-    assert (manifest["file"], manifest["precision"], manifest["size"]) == ("starter.onnx", "int8", [32, 32])
+    model, manifest = package / "starter.onnx.gz", json.loads((package / "starter.manifest.json").read_text())
+    assert model.stat().st_size == manifest["bytes"] <= 8_000_000
+    assert (manifest["file"], manifest["precision"], manifest["size"]) == ("starter.onnx.gz", "int8", [32, 32])
     unseen = find_pairs(Path(toy.work) / "rooms_32" / "unseen")
     matrix, n = evaluate(Predictor(model), unseen)
     summary, _ = summarize(matrix, plain_scoring(ROOM_LABELS, ROOM_LABELS))
@@ -75,7 +76,7 @@ def test_a_model_from_nothing(package, toy):
     card = (package / "MODEL_CARD.md").read_text()
     assert manifest["sha256"] in card and f"Dice {summary['dice']:.3f}" in card
     assert "8 rendered images to train on and 4 to validate on" in card
-    for text in (card, json.dumps(manifest), model.read_bytes().decode("latin1")):
+    for text in (card, json.dumps(manifest), read_model(model)[0].decode("latin1")):
         assert str(ROOT) not in text and toy.work not in text
     stamps = [path.stat().st_mtime_ns for path in sorted(package.iterdir())]
     assert {r.status for r in make(toy, toy.work)} == {"done"}
@@ -94,7 +95,7 @@ def test_no_room_twice(package, toy):
 def test_a_trained_model_is_packed_alone(package, toy, tmp_path):
     "The same file again, without a training; a report of seg_eval is quoted; one about another model is refused"
     report = dict(data=dict(root="somewhere/bedrooms", pictures=7), scored=12,
-                  scores=dict(miou=0.2, dice=0.3), model=dict(sha256=Predictor(package / "starter.onnx").sha256))
+                  scores=dict(miou=0.2, dice=0.3), model=dict(sha256=Predictor(package / "starter.onnx.gz").sha256))
     write_json(tmp_path / "photos.json", report)
     [trained] = (Path(toy.work) / "starter").glob("*_32.safetensors")
     settings = replace(toy, model=str(trained), out=str(tmp_path / "out"), reports=str(tmp_path / "photos.json"),
@@ -102,7 +103,7 @@ def test_a_trained_model_is_packed_alone(package, toy, tmp_path):
     results = make(settings, tmp_path / "table")
     assert [(r.job, r.status, r.note) for r in results if r.status != "done"] == []
     assert [r.job for r in results] == ["held_out", "unseen", "package"]
-    assert (tmp_path / "out" / "starter.onnx").read_bytes() == (package / "starter.onnx").read_bytes()
+    assert (tmp_path / "out" / "starter.onnx.gz").read_bytes() == (package / "starter.onnx.gz").read_bytes()
     assert "7 images of bedrooms, scored on 12 labels: mIoU 0.200" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     from nbs_lib.tools.starter import check_quoted
     manifest = json.loads((tmp_path / "out" / "starter.manifest.json").read_text())
@@ -146,6 +147,15 @@ def test_predictor_without_a_path(starter, photo):
     expected = Predictor(starter)(photo)
     found = Predictor()(photo)
     assert (found.mask == expected.mask).all() and (found.confidence == expected.confidence).all()
+
+
+def test_a_damaged_starter_model_is_one_sentence(starter, tmp_path):
+    "Cut short, or no gzip file at all"
+    packed = gzip.compress(starter.read_bytes())
+    for wrong in (packed[:-9], b"no model"):
+        (tmp_path / "cut.onnx.gz").write_bytes(wrong)
+        with pytest.raises(SegError, match="cut.onnx.gz is damaged .* copy it again"):
+            Predictor(tmp_path / "cut.onnx.gz")
 
 
 def test_a_missing_model_is_one_sentence(no_starter, tmp_path, capsys):
@@ -224,7 +234,7 @@ def test_a_wheel_carries_it(tmp_path):
     if int(setuptools.__version__.split(".")[0]) < 77:
         pytest.skip("setuptools is older than pyproject.toml asks for")
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns("__pycache__", "starter.onnx", "MODEL_CARD.md", "starter.manifest.json")
+    ignored = shutil.ignore_patterns("__pycache__", "starter.onnx.gz", "MODEL_CARD.md", "starter.manifest.json")
     for name in ("nbs_lib", "virtual_room", "model_server"):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -240,13 +250,13 @@ def test_a_wheel_carries_it(tmp_path):
 @needs_shipped
 def test_the_shipped_files_belong_together():
     manifest = json.loads(manifest_path(SHIPPED).read_text())
-    assert SHIPPED.stat().st_size == manifest["bytes"] <= 8 * 2**20
+    assert SHIPPED.stat().st_size == manifest["bytes"] <= 8_000_000
     assert sorted(path.name for path in SHIPPED.parent.iterdir()) == FILES
     assert read_model(SHIPPED)[1] == manifest["sha256"]
     assert manifest["sha256"] in (SHIPPED.parent / "MODEL_CARD.md").read_text()
     assert manifest["unseen"]["images"] >= 400
-    for path in SHIPPED.parent.iterdir():
-        assert not re.search(rb"/(home|root|work|tmp)/", path.read_bytes()), f"{path.name} holds a path"
+    texts = [read_model(SHIPPED)[0], *(path.read_bytes() for path in SHIPPED.parent.iterdir())]
+    assert not any(re.search(rb"/(home|root|work|tmp)/", text) for text in texts), "a file holds a path"
 
 
 @needs_shipped

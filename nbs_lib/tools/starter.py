@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['UNSEEN_SEED', 'MAX_BYTES', 'WEAK', 'CARD_RECIPE', 'CARD_PHOTOS', 'LICENSE_TEXT', 'CARD', 'CALIBRATION_ROOMS',
            'StarterSettings', 'starter_steps', 'starter_network', 'starter_rooms', 'check_free', 'check_bytes',
-           'rooms_of', 'starter_int8', 'confusions', 'unseen_scores', 'minutes_in_steps', 'training_rows', 'quoted',
-           'check_quoted', 'processor', 'measured_ms', 'rooms_facts', 'starter_facts', 'starter_manifest', 'share_text',
-           'table_lines', 'card_model', 'card_data', 'step_lines', 'card_training', 'class_lines', 'card_scores',
-           'card_photos', 'card_limits', 'model_card', 'place_files', 'package_folder', 'pack', 'is_packed',
-           'packed_figures', 'pack_job', 'pack_jobs', 'training_jobs', 'starter_jobs', 'seg_starter']
+           'compress', 'rooms_of', 'starter_int8', 'confusions', 'unseen_scores', 'minutes_in_steps', 'training_rows',
+           'quoted', 'check_quoted', 'processor', 'measured_ms', 'rooms_facts', 'starter_facts', 'starter_manifest',
+           'share_text', 'table_lines', 'card_model', 'card_data', 'step_lines', 'card_training', 'class_lines',
+           'card_scores', 'card_photos', 'card_limits', 'model_card', 'place_files', 'package_folder', 'pack',
+           'is_packed', 'packed_figures', 'pack_job', 'pack_jobs', 'training_jobs', 'starter_jobs', 'seg_starter']
 
 # %% ../../nbs/tools/11_starter.ipynb #a0eb1cff
+import gzip
 import platform
 import tempfile
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class StarterSettings:
     model: str = ""               # Pack this trained model (.safetensors) instead of training one
     out: str = ""                 # Folder for the files; default: inside the package
     work: str = "Assets/Data~/starter"  # Folder of rooms, trained models and results
-    arch: str = STARTER_ARCH      # Architecture; its file in 8 bits must not exceed 8 MiB
+    arch: str = STARTER_ARCH      # Architecture; its file in 8 bits must not exceed 8 MB
     ladder: str = "64:40m 128:120m 256:320m"  # Sizes and minutes, smallest size first
     rooms: int = 20_000           # Rooms to train on
     held_out: int = 400           # Rooms that the training validates on, and that judge the 8 bits
@@ -137,17 +138,25 @@ def check_free(
         raise SegError("the model started from pretrained weights, whose license is not known; train it from scratch")
 
 # %% ../../nbs/tools/11_starter.ipynb #759022fc
-MAX_BYTES = 8*2**20  # of the shipped file
+MAX_BYTES = 8_000_000  # of the shipped file
 
 def check_bytes(
-    path, # The 8-bit file
+    path, # The compressed 8-bit file
     arch, # Its architecture
 ):
     "`SegError` where the file is too large to be shipped."
     if path.stat().st_size > MAX_BYTES:
-        megabytes = path.stat().st_size/2**20
-        raise SegError(f"{arch} takes {megabytes:.1f} MiB in 8 bits, more than {MAX_BYTES//2**20}; "
+        megabytes = path.stat().st_size/1e6
+        raise SegError(f"{arch} takes {megabytes:.1f} MB in 8 bits, more than {MAX_BYTES/1e6:g}; "
                        f"train a smaller network, e.g. {STARTER_ARCH}")
+
+# %% ../../nbs/tools/11_starter.ipynb #0588510a
+def compress(
+    path, # A file
+    out,  # Where the smaller one goes
+):
+    "Write the file's bytes as gzip does; the same bytes give the same file."
+    out.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
 
 # %% ../../nbs/tools/11_starter.ipynb #b0462642
 def rooms_of(
@@ -177,7 +186,6 @@ def starter_int8(
     print(int8_sentence(path.name, taken, found))
     if not taken:
         raise SegError("the 8-bit file differs too much; train longer, or take it with --accept_loss")
-    check_bytes(path, fp32.meta["arch"])
     return found
 
 # %% ../../nbs/tools/11_starter.ipynb #4610d012
@@ -506,10 +514,12 @@ def pack(
     network, meta = load_model(weights)
     check_free(meta)
     with tempfile.TemporaryDirectory() as folder:
-        full, small = Path(folder)/"fp32.onnx", Path(folder)/STARTER.name
+        full, rough, small = (Path(folder)/name for name in ("fp32.onnx", "int8.onnx", STARTER.name))
         write_onnx(network, meta, full)
         fp32 = Predictor(full)
-        found = starter_int8(fp32, small, data, settings)
+        found = starter_int8(fp32, rough, data, settings)
+        compress(rough, small)
+        check_bytes(small, meta["arch"])
         facts = starter_facts(weights, meta, data, settings)
         manifest = starter_manifest(small, fp32, found, facts, data["unseen"])
         check_quoted(manifest)
