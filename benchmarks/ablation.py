@@ -28,7 +28,7 @@ from nbs_lib.tools.night import RECIPE, trained_figures
 from nbs_lib.train import Step, TrainSettings, progressive_resizing, set_seed, train_model
 
 STOCK, HALF_FIRST = "stock fastai, resnet34", "half the size first"
-PLAIN = RECIPE | dict(arch="unet:resnet18", loss="cross_entropy", weight_classes=0.0, ema_decay=0.0, bs=32)
+PLAIN = RECIPE | dict(arch="unet:tu-resnet10t", loss="cross_entropy", weight_classes=0.0, ema_decay=0.0, bs=32)
 ADDED = {  # each keeps the ones before
     "cross-entropy, batch 32": {},
     "+ weighted classes": dict(weight_classes=0.5),
@@ -38,8 +38,13 @@ ADDED = {  # each keeps the ones before
 }
 CHANGED = {  # each is the recipe, but for this
     HALF_FIRST: {},
+    "learning rate 1e-3": dict(lr=1e-3),
+    "learning rate 4e-3": dict(lr=4e-3),
+    "no augmentation": dict(no_aug=True),
+    "rare labels more often": dict(rare_sampling=0.5),
+    "zooms to 2, anywhere": dict(max_zoom=2.0, max_shift=1.0, cache_size="128"),
     "narrow:resnet34": dict(arch="narrow:resnet34"),
-    "unet:tu-resnet10t": dict(arch="unet:tu-resnet10t"),
+    "unet:resnet18": dict(arch="unet:resnet18"),
     "unet:resnet34": dict(arch="unet:resnet34"),
     "light:resnet34": dict(arch="light:resnet34"),
     "resnet34": dict(arch="resnet34"),

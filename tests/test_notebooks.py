@@ -46,16 +46,16 @@ def test_the_series_runs(rooms, tmp_path, monkeypatch):
     def run(name, number, **values):
         execute(f"{name}.ipynb", values, tmp_path / f"{number}.ipynb", progress=lambda line: None)
 
-    common = {"DATA": str(data), "MODELS": models, "ARCH": "light:resnet18"}
+    common = {"DATA": str(data), "MODELS": models, "ARCH": "narrow:resnet18"}
     run("SegmentationLearner", 1, **common, SIZE=32, EPOCHS=1, BS=8, VALID=0.2)
     run("GoBig", 2, **common, FROM=32, SIZES=[64], EPOCHS=[1], BS=8, VALID=0.2)
-    made = {path.suffix for path in Path(models).glob("light_resnet18_32.*")}
+    made = {path.suffix for path in Path(models).glob("narrow_resnet18_32.*")}
     assert made >= {".safetensors", ".json", ".pkl", ".onnx"}
-    run("ONNX", 3, DATA=str(data), MODELS=models, MODEL="light_resnet18_64", REPEATS=2)
-    run("RealImagePred", 4, MODELS=models, MODEL="light_resnet18_64", PHOTOS=str(data / "test"), LABELLED=str(data),
+    run("ONNX", 3, DATA=str(data), MODELS=models, MODEL="narrow_resnet18_64", REPEATS=2)
+    run("RealImagePred", 4, MODELS=models, MODEL="narrow_resnet18_64", PHOTOS=str(data / "test"), LABELLED=str(data),
         MAPPING="", ONLY="")
     ladder = (Path(models) / "ladder.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in ladder] == ["model", "light_resnet18_32", "light_resnet18_64"]
+    assert [line.split(",")[0] for line in ladder] == ["model", "narrow_resnet18_32", "narrow_resnet18_64"]
     assert not list(Path(models).glob("*.checkpoint")), "a finished run leaves no checkpoint"
 
 
