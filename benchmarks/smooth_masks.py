@@ -9,7 +9,8 @@ the other, both ways in turns.
 import statistics
 import sys
 
-from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, plain_scoring, summarize
+from nbs_lib.datasets import SegData
+from nbs_lib.evaluate import Scoring, evaluate, find_mapping, mapped_scoring, plain_scoring, summarize
 from nbs_lib.layouts import find_pairs
 from nbs_lib.predict import Predictor, timed, usable_threads
 
@@ -25,11 +26,17 @@ def prediction_ms(predictors: dict[str, Predictor], images: list) -> dict[str, f
     return {name: statistics.median(values) for name, values in ms.items()}
 
 
+def make_scoring(predictor: Predictor, data: SegData, mapping: str) -> Scoring:
+    "Which answers are right."
+    if mapping:
+        return mapped_scoring(predictor.labels, data.labels, find_mapping(mapping))
+    return plain_scoring(predictor.labels, data.labels)
+
+
 def main(folder: str, model: str = "", mapping: str = "", only: str = "") -> None:
     data = find_pairs(folder)
     predictors = {"nearest neighbor": Predictor(model, smooth=False), "by scores": Predictor(model)}
-    known = predictors["by scores"].labels
-    scoring = mapped_scoring(known, data.labels, find_mapping(mapping)) if mapping else plain_scoring(known, data.labels)
+    scoring = make_scoring(predictors["by scores"], data, mapping)
     images = [data.read(i)[0] for i in range(min(TIMED, len(data)))]
     ms = prediction_ms(predictors, images)
     print(f"{predictors['by scores']}, {usable_threads()} threads; first image {images[0].width}×{images[0].height}")
