@@ -6,7 +6,6 @@ Every size is judged before an array of that size is made. Must not know of the 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from itertools import chain
@@ -59,7 +58,9 @@ def read_request(body: bytes, header_length: str | None, settings: Settings = DE
     text, binary = split_message(body, header_length)
     request = parse_request(text, settings)
     outputs = choose_outputs(request)
-    return Asked(read_picture(request, binary, settings), outputs, request.id)
+    picture = read_picture(request, binary, settings)
+    check_answer_size(picture, outputs, settings)
+    return Asked(picture, outputs, request.id)
 
 
 def split_message(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -83,12 +84,17 @@ def parse_request(text: bytes, settings: Settings) -> InferRequest:
     "The JSON as a message. `APIError` 413 for too many values, 400 for what is no JSON or has wrong fields."
     check_tensor_size(text, settings.max_tensor_values)
     try:
-        return InferRequest.model_validate(json.loads(text.decode()))
+        return InferRequest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise refuse(describe_fault(first["loc"], first["msg"])) from None
-    except (ValueError, RecursionError):
-        raise APIError(400, "the body is not JSON", "json") from None
+        raise refuse_fields(error) from None
+
+
+def refuse_fields(error: ValidationError) -> APIError:
+    "The first thing that is wrong in a message, in words."
+    first = error.errors(include_input=False, include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return APIError(400, "the body is not JSON", "json")
+    return refuse(describe_fault(first["loc"], first["msg"]))
 
 
 def read_picture(request: InferRequest, binary: memoryview, settings: Settings) -> np.ndarray:
@@ -161,6 +167,15 @@ def choose_outputs(request: InferRequest) -> dict[str, bool]:
         raise refuse(f"the model's outputs are {' and '.join(OUTPUTS)}; ask for each once at most")
     default = request.parameters.binary_data_output
     return {output.name: is_binary(output, default) for output in wanted}
+
+
+def check_answer_size(picture: np.ndarray, outputs: dict[str, bool], settings: Settings) -> None:
+    "`APIError` 413 where the answer would have more values in JSON than a request may have."
+    as_json = [name for name, binary in outputs.items() if not binary]
+    pixels = picture.size // 3
+    if pixels * len(as_json) > settings.max_tensor_values:
+        sentence = f"the answer would have more than {settings.max_tensor_values} JSON values"
+        raise APIError(413, f"{sentence}; ask for binary_data", "json")
 
 
 def is_binary(output: RequestedOutput, default: bool) -> bool:
