@@ -21,7 +21,7 @@ import tritonclient.http as triton
 from echo import N_CLASSES, echo_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import app_client, connect, get, listening, read_to_end
+from serving import ROOT, app_client, connect, get, listening, noise, read_to_end
 from tritonclient.utils import InferenceServerException
 
 from model_server import Settings
@@ -132,6 +132,20 @@ def test_only_what_is_asked_for_in_its_order(client, predictor):
     answer = client.infer("echo", [picture(array)], outputs=outputs(confidence=True))
     assert answer.as_numpy("mask") is None
     np.testing.assert_array_equal(answer.as_numpy("confidence"), confidence)
+
+
+def test_the_example_in_the_readme_works(tmp_path):
+    "With a photo of our own, on a port of our own."
+    text = (ROOT / "model_server" / "README.md").read_text(encoding="utf-8")
+    code = next(block for block in text.split("```python\n") if "tritonclient" in block).split("```")[0]
+    photo = tmp_path / "photo.jpg"
+    noise(300, 200).save(photo)
+    with listening(Predictor(starter_model(), threads=1)) as url:
+        code = code.replace("127.0.0.1:4200", url.removeprefix("http://")).replace("photo.jpg", str(photo))
+        found: dict[str, Any] = {}
+        exec(code, found)
+    assert found["mask"].shape == found["confidence"].shape == (1, 192, 256)
+    found["client"].close()
 
 
 def wrong_input(name: str = "picture", shape: tuple[int, ...] = SHAPE, datatype: str = "UINT8") -> Any:
