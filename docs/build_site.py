@@ -7,6 +7,7 @@ there and on the site. docs/mkdocs.yml has all settings. A warning of mkdocs (a 
 navigation) ends the build; so does a notebook without outputs.
 """
 import ast
+import html
 import logging
 import re
 import sys
@@ -24,6 +25,7 @@ FILES = ("*.md", "docs/*.md", "model_server/README.md", "nbs_lib/starter/MODEL_C
 LIBRARY = ("nbs/[0-9]*.ipynb", "nbs/*/[0-9]*.ipynb")
 NOTEBOOKS = ("*.ipynb", "experiments/*.ipynb", *LIBRARY)
 PACKAGES = ("nbs_lib", "virtual_room", "model_server")
+BAR = r"\|"
 
 
 def find(*patterns: str) -> list[Path]:
@@ -56,9 +58,15 @@ def api_pages(package: str) -> Pages:
     return {f"api/{package}.md": table(package, rows), **pages}
 
 
-def with_links(page: bytes) -> bytes:
-    "A page whose links to notebooks lead to their pages, and the link to `nbs` to the list of its notebooks."
+def code_with_bars(found: re.Match) -> str:
+    "Code in a table as HTML: GitHub shows its escaped bars as bars, mkdocs does not."
+    return f"<code>{html.escape(found[1]).replace(BAR, '&#124;')}</code>"
+
+
+def for_site(page: bytes) -> bytes:
+    "A page as the site needs it: links to notebooks lead to their pages, the link to `nbs` to the list of notebooks."
     text = re.sub(r"\]\(([^)\s#]+)\.ipynb", r"](\1.md", page.decode())
+    text = re.sub(r"`([^`\n]*\\\|[^`\n]*)`", code_with_bars, text)
     return text.replace("](nbs)", "](nbs/index.md)").encode()
 
 
@@ -70,7 +78,7 @@ def collect() -> Pages:
     pages["nbs/index.md"] = library_list()
     for package in PACKAGES:
         pages |= api_pages(package)
-    return {name: with_links(page) if name.endswith(".md") else page for name, page in pages.items()}
+    return {name: for_site(page) if name.endswith(".md") else page for name, page in pages.items()}
 
 
 def library_navigation(pages: Pages) -> list[dict]:

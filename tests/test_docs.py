@@ -104,9 +104,13 @@ def test_comments_of_parameters_are_read():
     assert read_comments("def f(a): # why\n    return a\n") == {}
 
 
+def test_bars_in_tables_of_code():
+    assert build_site.for_site(rb"| `a\|b` | `c` |") == b"| <code>a&#124;b</code> | `c` |"
+
+
 @pytest.mark.parametrize("text", ["[gone](gone.md)", "[gone](#gone)", "[gone](nbs/gone.ipynb)", "![gone](gone.png)"])
 def test_a_broken_link_ends_the_build(tmp_path, text):
-    page = build_site.with_links(text.encode())
+    page = build_site.for_site(text.encode())
     with pytest.raises(Abort, match="1 warnings"):
         build_site.build_site({"README.md": page}, tmp_path, ["README.md"])
 
