@@ -5,7 +5,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Two workers share the tests, file by file; what minds the clock runs afterwards, alone.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install run night lab lint fix quick notebooks test test-latest test-unity clean
+.PHONY: help install run night lab lint fix quick notebooks docs test test-latest test-unity clean
 
 help:
 	@echo "make run          install, generate rooms, run the four notebooks, show the results"
@@ -14,6 +14,7 @@ help:
 	@echo "make quick        lint, export in step, the fast tests: under 90 seconds once installed"
 	@echo "make fix          let ruff mend what it can"
 	@echo "make notebooks    run the library notebooks whose code has changed, for their outputs"
+	@echo "make docs         build the documentation site into site/"
 	@echo "make test         install and run all tests, and say which took longest"
 	@echo "make test-latest  run the tests against the newest fastai"
 	@echo "make test-unity   let Unity's own reader read what seg_convert writes"
@@ -59,6 +60,15 @@ quick: lint
 notebooks: install
 	$(BIN)/python tests/outputs.py
 
+# The pages come from the text of the code: no torch is needed, and none is installed for them.
+.venv/docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+docs: .venv/docs
+	$(BIN)/python docs/build_site.py
+
 test: lint
 	$(BIN)/python tests/in_step.py
 	$(BIN)/python tests/outputs.py --check
@@ -85,4 +95,4 @@ test-unity: install .venv-unity/installed
 	PYTHONPATH="$(CURDIR)/.venv-unity" $(BIN)/python -m pytest tests/test_unity.py
 
 clean:
-	rm -rf .venv .venv-latest .venv-unity .run
+	rm -rf .venv .venv-latest .venv-unity .run site
