@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..core import SegError, atomic_path, read_json, seg_command, write_json  # before fastai, whose import warns
+from nbs_lib.core import (  # before fastai, whose import warns
+    SegError,
+    atomic_path,
+    read_json,
+    seg_command,
+    usable_threads,
+    write_json,
+)
 
 # isort: split
 import numpy as np
@@ -37,7 +44,7 @@ from nbs_lib.export import (
 )
 from ..layouts import find_pairs
 from ..metrics import class_table
-from ..predict import STARTER, Predictor, manifest_path, stretch, usable_threads
+from ..predict import STARTER, Predictor, manifest_path, stretch
 from nbs_lib.tools.night import (
     HELD_OUT_SEED,
     RECIPE,
@@ -270,7 +277,7 @@ def check_quoted(
 def processor():
     "Name of this machine's processor, as its system gives it."
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
