@@ -31,15 +31,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from nbs_lib.core import (  # before fastai, whose import warns
-    SegError,
-    atomic_path,
-    check_unix,
-    read_json,
-    seg_command,
-    usable_threads,
-    write_json,
-)
+# Before fastai, whose import warns
+from ..core import SegError, atomic_path, check_unix, read_json, seg_command, usable_threads, write_json
 
 # isort: split
 from fastai.callback.core import Callback
