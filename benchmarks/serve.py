@@ -38,8 +38,9 @@ from PIL import Image
 
 from model_server.answer import palette_png, regions, table_palette
 from model_server.application import make_app
+from nbs_lib.core import usable_threads
 from nbs_lib.export import median_ms, synthetic_images
-from nbs_lib.predict import Predictor, usable_threads
+from nbs_lib.predict import Predictor
 
 ORIGINAL = "original's way"
 OURS = "this server"

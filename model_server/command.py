@@ -25,8 +25,8 @@ from model_server.service import POLL_SECONDS, WARM_UP_SIZE, try_out
 from model_server.settings import Settings
 from model_server.telemetry import LOG, SHARED_FOLDER
 from model_server.uvicorn_protocols import server_options
-from nbs_lib.core import SegError, seg_command
-from nbs_lib.predict import starter_model, usable_threads
+from nbs_lib.core import SegError, check_unix, seg_command, usable_threads
+from nbs_lib.predict import starter_model
 
 ENVIRONMENT = "SEG_SERVE"  # how seg_serve tells its worker processes what to serve
 M_MMAP_THRESHOLD = -3      # glibc's name for the size from which a block is mapped on its own
@@ -85,11 +85,18 @@ def check_numbers(port: int, workers: int, waiting: int, deadline: float) -> Non
         raise SegError(f"--deadline is {deadline:g}; take seconds above 0 and up to 3600")
 
 
+def check_workers(workers: int) -> None:
+    "`SegError` where several processes cannot serve together: they look for each other as Unix does."
+    if workers > 1:
+        check_unix(f"--workers {workers}", "on Windows, take --workers 1")
+
+
 def check_port(host: str, port: int) -> None:
     "`SegError` where the address is none or the port is taken."
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere it would let two programs listen
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind((host, port))
     except UnicodeError:
         raise SegError(f"{host!r} is not an address to listen on; take one with --host") from None
@@ -177,6 +184,7 @@ def seg_serve(
 ):
     "Serve an exported model over HTTP: the original's protocol, /v1, and a page at /demo. Needs no torch."
     check_numbers(port, workers, waiting, deadline)
+    check_workers(workers)
     model = model or str(starter_model())
     check_port(host, port)
     exit_on_signals()

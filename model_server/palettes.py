@@ -94,12 +94,12 @@ class Palettes:
         _remove_oldest(self._choices(address), KEPT_CHOICES - 1)
         path = self._address_folder(address) / f"{time.time_ns():020d}-{_token(text)}.palette"
         with atomic_path(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
 
     def _newest(self, address: str) -> Colors:
         for path in reversed(self._choices(address)):
             try:
-                return unpack(path.read_text())
+                return unpack(path.read_text(encoding="utf-8"))
             except FileNotFoundError:  # another worker has just removed it
                 continue
         return {}

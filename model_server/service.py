@@ -120,7 +120,7 @@ class Service:
         `APIError` 409 if it is not fit.
         """
         predictor = await self._replace()
-        self._stamp.write_text(predictor.sha256)
+        self._stamp.write_text(predictor.sha256, encoding="utf-8")
         self._seen = self._stamped()
         return predictor
 

@@ -70,7 +70,9 @@ def forget_dead_workers(folder: Path) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    "Is there a process of this number?"
+    "Is there a process of this number? Windows cannot be asked: there `os.kill` ends processes."
+    if not hasattr(os, "fork"):
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

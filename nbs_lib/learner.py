@@ -11,7 +11,7 @@ __all__ = ['SharedScore', 'seg_metrics', 'MeanLoss', 'SmoothLoss', 'bf16_gain', 
 
 # %% ../nbs/13_learner.ipynb #273a94a2
 import gc
-import resource
+import sys
 import time
 from contextlib import contextmanager
 from functools import cache, partial
@@ -53,6 +53,11 @@ from .losses import seg_loss
 from .metrics import confusion_matrix, scores
 from .models import build_model, encoder_split, narrow_decoder, plain_model, split_arch
 from .show import legend, paint, panel
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 # %% ../nbs/13_learner.ipynb #b45d7d94
 class SharedScore(Metric):
@@ -409,15 +414,24 @@ def largest_batch(
     fixed, each = _bytes_needed(learn)
     return max(2, int((share*free - fixed)/(each*1.5)))  # half as much again for gradients of what is remembered
 
+# %% ../nbs/13_learner.ipynb #a691dbca
+def _resident_peak_elsewhere():
+    "Bytes of memory that this process held at most since it began: macOS counts bytes, other Unixes count KiB."
+    if resource is None:
+        info = psutil.Process().memory_info()
+        return getattr(info, "peak_wset", info.rss)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit
+
 # %% ../nbs/13_learner.ipynb #ecbbbf70
 def _resident_peak():
     "Bytes of memory that this process held at most since `reset_peak_memory`."
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         line = next(line for line in lines if line.startswith("VmHWM"))
         return int(line.split()[1])*1024
-    except (OSError, StopIteration):  # not Linux: since the process began
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+    except (OSError, StopIteration):  # not Linux
+        return _resident_peak_elsewhere()
 
 # %% ../nbs/13_learner.ipynb #d7b956f6
 def peak_memory(
@@ -437,7 +451,7 @@ def reset_peak_memory(
         torch.cuda.reset_peak_memory_stats()
         return
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest becomes the present
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Linux: the highest becomes the present
     except OSError:
         pass
 

@@ -268,18 +268,27 @@ def _is_far(lr, best):
     "Is a learning rate far from the best one? Too high is worse than too low."
     return lr > 5*best or lr < best/50
 
+# %% ../nbs/13a_overfit.ipynb #30a01413
+def _rate_hint(lr, best, losses, steps):
+    "What is said of a learning rate that is far from the best one; `losses` says what both reach in `steps`."
+    how = 'high' if lr > best else 'low'
+    reached = f"{steps} steps bring the loss to {losses[lr]:.3g}, with {best:g} to {losses[best]:.3g}"
+    return {'learning rate': f"{lr:g} is too {how}: {reached}; take {best:g}"}
+
+# %% ../nbs/13a_overfit.ipynb #d0d88485
+def _steps_hint(losses):
+    "What is said where the learning rate is not to blame; `losses` are those of the training."
+    fell = f"the loss fell from {losses[0]:.3g} to {losses[-1]:.3g} and no other learning rate is clearly better"
+    return {'steps': f"{fell}; give it more steps, or a larger network or size where labels are small"}
+
 # %% ../nbs/13a_overfit.ipynb #d3f63e7f
 def judge_rate(learn, batch, lr, state, losses, steps=15):
     "{'learning rate' or 'steps': what is wrong}, by trying others from the same `state`."
-    here = _reached(learn, batch, lr, state, steps)
-    others = {rate: _reached(learn, batch, rate, state, steps) for rate in OTHER_RATES}
-    best = min(others, key=others.get)
-    if _is_far(lr, best) and here > 1.5*others[best]:
-        how = 'high' if lr > best else 'low'
-        return {'learning rate': f"{lr:g} is too {how}: {steps} steps bring the loss to {here:.3g}, "
-                                 f"with {best:g} to {others[best]:.3g}; take {best:g}"}
-    fell = f"the loss fell from {losses[0]:.3g} to {losses[-1]:.3g} and no other learning rate is clearly better"
-    return {'steps': f"{fell}; give it more steps, or a larger network or size where labels are small"}
+    reached = {rate: _reached(learn, batch, rate, state, steps) for rate in (lr, *OTHER_RATES)}
+    best = min(OTHER_RATES, key=reached.get)
+    if _is_far(lr, best) and reached[lr] > 1.5*reached[best]:
+        return _rate_hint(lr, best, reached, steps)
+    return _steps_hint(losses)
 
 # %% ../nbs/13a_overfit.ipynb #0ec08b26
 def _predict(model, x):

@@ -6,19 +6,18 @@
 __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', 'CANNOT_KNOW', 'RESIZE_MODES', 'OLD_RESIZE_MODES',
            'SMOOTH_PIXELS', 'STARTER', 'export_again', 'manifest_path', 'manifest_sha256', 'check_one_file',
            'check_manifest', 'read_bytes', 'unpacked', 'read_model', 'shorten', 'tensor_types', 'has_logits',
-           'check_graph', 'installed_providers', 'find_provider', 'usable_threads', 'session_options',
-           'OpenVinoSession', 'read_session', 'check_started', 'open_openvino', 'open_session', 'is_whole_number',
-           'are_whole_numbers', 'check_net_size', 'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats',
-           'is_label_name', 'check_label_names', 'check_label_colors', 'check_label_values', 'check_background',
-           'check_label_table', 'check_split', 'check_format', 'decode_claims', 'read_claims', 'check_claims',
-           'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage',
-           'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'enlarge_scores', 'smooth_size', 'Window',
-           'window_starts', 'sliding_windows', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input',
-           'check_shape', 'check_logits', 'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least',
-           'predict_windows', 'starter_model', 'Predictor', 'run_session', 'enlarge_mask', 'side_by_side',
-           'overlay_with_legend', 'free_name', 'output_names', 'prediction_images', 'write_prediction',
-           'largest_labels', 'timed', 'predict_file', 'photos_in', 'find_photos', 'predict_files', 'split_words',
-           'check_usage', 'seg_predict']
+           'check_graph', 'installed_providers', 'find_provider', 'session_options', 'OpenVinoSession', 'read_session',
+           'check_started', 'open_openvino', 'open_session', 'is_whole_number', 'are_whole_numbers', 'check_net_size',
+           'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats', 'is_label_name', 'check_label_names',
+           'check_label_colors', 'check_label_values', 'check_background', 'check_label_table', 'check_split',
+           'check_format', 'decode_claims', 'read_claims', 'check_claims', 'read_props', 'read_metadata', 'HeldOut',
+           'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage', 'stretch', 'letterbox', 'to_net_size',
+           'to_image_size', 'enlarge_scores', 'smooth_size', 'Window', 'window_starts', 'sliding_windows',
+           'count_windows', 'Prediction', 'is_net_input', 'check_net_input', 'check_shape', 'check_logits',
+           'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least', 'predict_windows', 'starter_model',
+           'Predictor', 'run_session', 'enlarge_mask', 'side_by_side', 'overlay_with_legend', 'free_name',
+           'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'predict_file',
+           'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
 import gzip
@@ -26,7 +25,6 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 import sys
 import time
 import zlib
@@ -41,7 +39,7 @@ import onnxruntime as ort
 from fastcore.basics import patch
 from PIL import Image
 
-from .core import SegError, atomic_path, read_json, seg_command
+from .core import SegError, atomic_path, read_json, seg_command, usable_threads
 from .datasets import held_out, image_files, split_pairs
 from .labels import LabelSet
 from .masks import mask_image, read_image
@@ -192,13 +190,6 @@ def find_provider(
         here = f"there is no execution provider {name!r} here, only {', '.join(sorted(installed))}"
         raise SegError(f"{here}; take one of them, or install the onnxruntime that has it")
     return installed[short]
-
-# %% ../nbs/15_predict.ipynb #dc44077b
-def usable_threads():
-    "How many processors this process may run on."
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 # %% ../nbs/15_predict.ipynb #e73b2f44
 def session_options(

@@ -12,7 +12,6 @@ __all__ = ['PRECISIONS', 'NOT_IN_RECIPE', 'LADDER_COLUMNS', 'parse_size', 'batch
 
 # %% ../nbs/14_train.ipynb #958cd96a
 import csv
-import fcntl
 import os
 import random
 import re
@@ -25,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from .core import SegError, read_json, seg_command  # before fastai, whose import warns
+from .core import SegError, delete_lock, lock_file, read_json, seg_command  # before fastai, whose import warns
 
 # isort: split
 import numpy as np
@@ -328,7 +327,7 @@ def _locked_elsewhere(path, file):
 def _lock(path, file):
     "Lock an opened file for this process; `SegError` where another one holds the lock."
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except BlockingIOError:
         raise _locked_elsewhere(path, file) from None
     except OSError:
@@ -365,8 +364,7 @@ def training_lock(
         _sign_lock(file)
         yield
     finally:
-        path.unlink(missing_ok=True)
-        file.close()
+        delete_lock(file, path)
 
 # %% ../nbs/14_train.ipynb #eb3f1fe8
 def set_aside_other_data(

@@ -82,7 +82,7 @@ def _mapping(folder: Path) -> list[dict[str, str]]:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".json":
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     return list(csv.DictReader(lines))
 

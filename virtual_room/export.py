@@ -72,7 +72,7 @@ def seg_convert(
     if to == "coco":
         path = Path(out or Path(folder) / "coco.json")
         with atomic_path(path) as tmp:
-            tmp.write_text(json.dumps(to_coco(data)))
+            tmp.write_text(json.dumps(to_coco(data)), encoding="utf-8")
     elif to == "solo":
         path = Path(out or Path(folder) / "solo")
         to_solo(data, path)

@@ -12,13 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from nbs_lib.core import SegError
-
-try:
-    import fcntl
-except ImportError:  # Windows: folders are not locked there
-    fcntl = None
+from nbs_lib.core import SegError, delete_lock, lock_file
 
 LOCK = "generation.lock"
 
@@ -27,32 +23,30 @@ LOCK = "generation.lock"
 def folder_lock(folder: Path) -> Iterator[None]:
     "Hold a folder alone while the block runs; `SegError` says which process holds it already"
     path = folder / LOCK
-    descriptor = _take(path)
+    file = _take(path)
     try:
-        _sign(descriptor)
+        _sign(file)
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        delete_lock(file, path)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path) -> TextIO:
     "An open, locked file at `path`"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _lock(descriptor):
-            os.close(descriptor)
+        file = open(path, "a+", encoding="utf-8")
+        if not _lock(file):
+            file.close()
             raise SegError(f"{path.parent} is being written by {_holder(path)}; wait for it, or give another --out")
-        if _is_at(descriptor, path):
-            return descriptor
-        os.close(descriptor)  # its holder removed it between the two calls: there is a new file, or none
+        if _is_at(file, path):
+            return file
+        file.close()  # its holder removed it between the two calls: there is a new file, or none
 
 
-def _lock(descriptor: int) -> bool:
-    "Was the lock free? A file system without locks counts as free"
+def _lock(file: TextIO) -> bool:
+    "Was the lock free? A file system or a system without locks counts as free"
     try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except BlockingIOError:
         return False
     except OSError:
@@ -60,25 +54,26 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_at(file: TextIO, path: Path) -> bool:
     "Is the open file still the one that lies at `path`?"
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
 
 
-def _sign(descriptor: int) -> None:
+def _sign(file: TextIO) -> None:
     "Write who holds the lock"
     holder = dict(host=socket.gethostname(), pid=os.getpid(), since=time.strftime("%Y-%m-%d %H:%M:%S"))
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(holder).encode())
+    file.truncate(0)
+    file.write(json.dumps(holder))
+    file.flush()
 
 
 def _holder(path: Path) -> str:
     "Who holds a lock, in words"
     try:
-        holder = json.loads(path.read_text())
+        holder = json.loads(path.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -6,6 +6,7 @@ Only this module, `shaded`, `panda` and `window` know Panda3D. It must not know 
 from __future__ import annotations
 
 import ctypes.util
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -241,7 +242,7 @@ def software_pipe() -> p3.GraphicsPipe:
     pipe = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3tinydisplay")
     if pipe:
         return pipe
-    if ctypes.util.find_library("X11") is None:
+    if sys.platform == "linux" and ctypes.util.find_library("X11") is None:
         remedy = "install the Debian package libx11-6"
         raise SegError(f"the software renderer needs libX11.so.6, which is missing; {remedy}")
     remedy = "install panda3d anew (pip install panda3d)"

@@ -252,7 +252,7 @@ DEFAULT_CONFIG = RoomConfig()
 def load_config(path: str | Path) -> RoomConfig:
     "Read a JSON object of settings; those it leaves out keep their defaults. Raises `SegError`"
     try:
-        values = json.loads(Path(path).read_text())
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         remedy = "Give a JSON file with one object."
         raise SegError(f"cannot read the room settings {path}: {e}. {remedy}") from e

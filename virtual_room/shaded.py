@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import weakref
 from dataclasses import dataclass
 from functools import lru_cache
@@ -374,7 +375,7 @@ def _layout() -> p3.GeomVertexFormat:
 def _shader(name: str) -> p3.Shader:
     "The shader of `shaders/NAME.vert` and `shaders/NAME.frag`"
     folder = files("virtual_room") / "shaders"
-    sources = [(folder / f"{name}.{kind}").read_text() for kind in ("vert", "frag")]
+    sources = [(folder / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("vert", "frag")]
     return p3.Shader.make(p3.Shader.SL_GLSL, *map(_with_constants, sources))
 
 
@@ -387,6 +388,8 @@ def _with_constants(source: str) -> str:
 @lru_cache(maxsize=1)
 def _host() -> tuple[p3.GraphicsOutput, p3.GraphicsEngine]:
     "What holds the one OpenGL context of the process"
+    if sys.platform != "linux":
+        raise SegError("the shaded renderer draws without a screen on Linux only (EGL); give --renderer fast")
     remedy = f"install the Debian packages {PACKAGES}, or give --renderer fast"
     for library in LIBRARIES:
         try:

@@ -178,13 +178,20 @@ def _tiles(rng: Rng) -> np.ndarray:
     "Square tiles, sometimes a chessboard"
     n, size = int(rng.integers(2, 4)), 256
     x, y = _axes(size)
-    tile = np.floor(x * n).astype(int) + n * np.floor(y * n).astype(int)
+    column, row = np.floor(x * n).astype(int), np.floor(y * n).astype(int)
+    tone = _tile_tones(rng, n)
+    is_grout = (x * n % 1 < .025) | (y * n % 1 < .025)
+    grout = rng.uniform(.5, .75)
+    tiles = tone[column + n * row] + .02 * noise(rng, size, 6, 6)
+    return np.where(is_grout, grout, tiles)
+
+
+def _tile_tones(rng: Rng, n: int) -> np.ndarray:
+    "The tone of each of n x n tiles (n * n,), about 0.92; 0.25 less for the dark ones of a chessboard"
     tone = .92 + rng.uniform(.01, .06) * rng.standard_normal(n * n)
     if rng.random() < .3:
         tone = tone - .25 * _is_dark_field(n)
-    is_grout = (x * n % 1 < .025) | (y * n % 1 < .025)
-    grout = rng.uniform(.5, .75)
-    return np.where(is_grout, grout, tone[tile] + .02 * noise(rng, size, 6, 6))
+    return tone
 
 
 def _is_dark_field(n: int) -> np.ndarray:

@@ -161,7 +161,7 @@ def read_manifest(folder: Folder, settings: dict[str, Any]) -> Manifest | None:
 def _read_object(path: Path) -> dict[str, Any]:
     "A JSON file that holds an object"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         found = None
     if not isinstance(found, dict):

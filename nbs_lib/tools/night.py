@@ -19,7 +19,6 @@ __all__ = ['RECIPE', 'GENERATE', 'PART_BYTES', 'HELD_OUT_SEED', 'STARTER_ARCH', 
 import csv
 import gc
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -32,7 +31,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import SegError, atomic_path, read_json, seg_command, write_json  # before fastai, whose import warns
+# Before fastai, whose import warns
+from ..core import SegError, atomic_path, check_unix, read_json, seg_command, usable_threads, write_json
 
 # isort: split
 from fastai.callback.core import Callback
@@ -434,8 +434,7 @@ def generate_rooms(
     deadline, # When the step ends, in seconds of `time.monotonic`
 ):
     "Let `seg_generate` bring a folder up to its number of rooms, on all cores."
-    workers = len(os.sched_getaffinity(0))
-    options = dict(out=rooms.folder, size=rooms.size, seed=rooms.seed, workers=workers)
+    options = dict(out=rooms.folder, size=rooms.size, seed=rooms.seed, workers=usable_threads())
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     run_until([sys.executable, "-c", GENERATE, str(rooms.n), *words], deadline)
 
@@ -825,6 +824,7 @@ def check_results(
 @seg_command
 def seg_night(settings: NightSettings):
     "Long training in steps that can be interrupted at any time; the same command goes on."
+    check_unix("seg_night, which interrupts its steps,")
     jobs = night_jobs(settings)
     step_minutes = settings.step_minutes or (9 if settings.gpu else 30)
     results = run_jobs(jobs, settings.out, step_minutes, settings.call_minutes, partial(print, flush=True))

@@ -6,10 +6,11 @@
 __all__ = ['UNSEEN_SEED', 'MAX_BYTES', 'WEAK', 'CARD_RECIPE', 'CARD_PHOTOS', 'LICENSE_TEXT', 'CARD', 'CALIBRATION_ROOMS',
            'StarterSettings', 'starter_steps', 'starter_network', 'starter_rooms', 'check_free', 'check_bytes',
            'compress', 'rooms_of', 'starter_int8', 'confusions', 'unseen_scores', 'minutes_in_steps', 'training_rows',
-           'quoted', 'check_quoted', 'processor', 'measured_ms', 'rooms_facts', 'starter_facts', 'starter_manifest',
-           'share_text', 'table_lines', 'card_model', 'card_data', 'step_lines', 'card_training', 'class_lines',
-           'card_scores', 'card_photos', 'card_limits', 'model_card', 'place_files', 'package_folder', 'pack',
-           'is_packed', 'packed_figures', 'pack_job', 'pack_jobs', 'training_jobs', 'starter_jobs', 'seg_starter']
+           'quoted', 'check_quoted', 'processor', 'measured_ms', 'rooms_facts', 'training_hours', 'starter_facts',
+           'starter_manifest', 'share_text', 'table_lines', 'card_model', 'card_data', 'step_lines', 'card_training',
+           'class_lines', 'card_scores', 'card_photos', 'card_limits', 'model_card', 'place_files', 'package_folder',
+           'write_small_model', 'write_description', 'pack', 'is_packed', 'packed_figures', 'pack_job', 'pack_jobs',
+           'training_jobs', 'starter_jobs', 'seg_starter']
 
 # %% ../../nbs/tools/11_starter.ipynb #a0eb1cff
 import gzip
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..core import SegError, atomic_path, read_json, seg_command, write_json  # before fastai, whose import warns
+# Before fastai, whose import warns
+from ..core import SegError, atomic_path, read_json, seg_command, usable_threads, write_json
 
 # isort: split
 import numpy as np
@@ -37,7 +39,7 @@ from nbs_lib.export import (
 )
 from ..layouts import find_pairs
 from ..metrics import class_table
-from ..predict import STARTER, Predictor, manifest_path, stretch, usable_threads
+from ..predict import STARTER, Predictor, manifest_path, stretch
 from nbs_lib.tools.night import (
     HELD_OUT_SEED,
     RECIPE,
@@ -270,7 +272,7 @@ def check_quoted(
 def processor():
     "Name of this machine's processor, as its system gives it."
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
@@ -292,6 +294,17 @@ def rooms_facts(
     found = read_json(Path(data.root)/"generation.json", "name rooms that seg_generate drew")
     return {name: found.get(name) for name in ("version", "seed", "size", "renderer", "driver", "config")}
 
+# %% ../../nbs/tools/11_starter.ipynb #e140a779
+def training_hours(
+    rows,     # From `training_rows`
+    settings, # A `StarterSettings`
+):
+    "Hours of training, and on what, as far as it was recorded or said."
+    minutes = sum(row["minutes"] for row in rows)
+    devices = sorted({row["device"] for row in rows})
+    hardware = settings.hardware or ", ".join(devices) or "not recorded"
+    return dict(hours=minutes/60 or settings.hours, hardware=hardware)
+
 # %% ../../nbs/tools/11_starter.ipynb #d0c49d20
 def starter_facts(
     model,    # The trained model's file
@@ -301,17 +314,15 @@ def starter_facts(
 ):
     "What the card says about data and training, as plain data."
     recipe = meta.get("recipe") or {}
-    names = meta.get("split", {}).get("names", [])
+    held_out = len(meta.get("split", {}).get("names", []))
     rows = training_rows(model, meta)
-    devices = sorted({row["device"] for row in rows})
     return dict(
         data=rooms_facts(data["train"]),
-        rooms=recipe.get("pairs", len(data["train"])) - len(names),
-        held_out=len(names),
+        rooms=recipe.get("pairs", len(data["train"])) - held_out,
+        held_out=held_out,
         recipe=recipe,
         steps=rows,
-        hours=sum(row["minutes"] for row in rows)/60 or settings.hours,
-        hardware=settings.hardware or ", ".join(devices) or "not recorded",
+        **training_hours(rows, settings),
         versions=meta.get("versions", {}),
         reports=[quoted(path) for path in settings.reports.split()])
 
@@ -503,6 +514,33 @@ def package_folder(
     "Where the files go."
     return Path(settings.out or STARTER.parent)
 
+# %% ../../nbs/tools/11_starter.ipynb #1d325b81
+def write_small_model(
+    path,     # The compressed 8-bit file to write; the files on the way to it are written beside it
+    model,    # (network, meta) from `load_model`
+    data,     # From `rooms_of`
+    settings, # A `StarterSettings`
+):
+    "(`Predictor` in full precision, what `starter_int8` found): the trained model becomes the small file."
+    full, rough = path.with_name("fp32.onnx"), path.with_name("int8.onnx")
+    network, meta = model
+    write_onnx(network, meta, full)
+    fp32 = Predictor(full)
+    found = starter_int8(fp32, rough, data, settings)
+    compress(rough, path)
+    check_bytes(path, meta["arch"])
+    return fp32, found
+
+# %% ../../nbs/tools/11_starter.ipynb #73fc4437
+def write_description(
+    path,     # The model's file
+    manifest, # From `starter_manifest`
+):
+    "Write a model's manifest and its card beside it; `SegError` where they quote reports about another file."
+    check_quoted(manifest)
+    write_json(manifest_path(path), manifest)
+    path.with_name(CARD).write_text(model_card(manifest), encoding="utf-8")
+
 # %% ../../nbs/tools/11_starter.ipynb #ad0f7467
 def pack(
     model,    # A saved model
@@ -514,17 +552,10 @@ def pack(
     network, meta = load_model(weights)
     check_free(meta)
     with tempfile.TemporaryDirectory() as folder:
-        full, rough, small = (Path(folder)/name for name in ("fp32.onnx", "int8.onnx", STARTER.name))
-        write_onnx(network, meta, full)
-        fp32 = Predictor(full)
-        found = starter_int8(fp32, rough, data, settings)
-        compress(rough, small)
-        check_bytes(small, meta["arch"])
+        path = Path(folder)/STARTER.name
+        fp32, found = write_small_model(path, (network, meta), data, settings)
         facts = starter_facts(weights, meta, data, settings)
-        manifest = starter_manifest(small, fp32, found, facts, data["unseen"])
-        check_quoted(manifest)
-        write_json(manifest_path(small), manifest)
-        (Path(folder)/CARD).write_text(model_card(manifest), encoding="utf-8")
+        write_description(path, starter_manifest(path, fp32, found, facts, data["unseen"]))
         place_files(Path(folder), package_folder(settings))
 
 # %% ../../nbs/tools/11_starter.ipynb #d7b6aedb

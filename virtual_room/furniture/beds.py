@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from virtual_room.furniture.draws import draw_int, draw_sizes
 from virtual_room.furniture.materials import Material, Rng, Style, draw_textile
 from virtual_room.furniture.primitives import SIDES, box, legs, model_of, rod, soft
@@ -12,24 +14,44 @@ from virtual_room.scene import Model, Primitive
 MOSTLY = Chance("furniture", factor=.6, least=.4)
 
 
+@dataclass(frozen=True)
+class _Size:
+    "Of a bed, in meters"
+    w: float
+    d: float
+    base: float  # height of the frame
+    thick: float  # of the mattress
+    head: float  # height of the head
+
+    @property
+    def top(self) -> float:
+        "Height of the mattress' upper side"
+        return self.base + self.thick
+
+
 @furniture(label="furniture_doubleBed", place=AgainstWall(turn=Turn.BED, chance=MOSTLY, tries=60, centered=.5))
 def double_bed(rng: Rng, style: Style) -> Model:
     "A frame with a head, a mattress, a blanket and pillows"
-    w, d = draw_sizes(rng, (1.4, 1.95), (2.0, 2.2))
-    base, thick, head = draw_sizes(rng, (.15, .35), (.16, .26), (.75, 1.25))
+    size = _Size(*draw_sizes(rng, (1.4, 1.95), (2.0, 2.2), (.15, .35), (.16, .26), (.75, 1.25)))
     sheet = _sheet(rng)
     cover, pillow = style.textile(rng), style.textile(rng)
+    parts = _bedstead(rng, style, sheet, size)
+    pillowcase = pillow if rng.random() < .6 else sheet
+    parts += _blankets(rng, cover, size.w, size.d, size.top, size.thick)
+    parts += _pillows(rng, pillowcase, size.w, size.d, size.top)
+    return model_of("double bed", (size.w, size.d, max(size.head, size.top + .3)), parts)
+
+
+def _bedstead(rng: Rng, style: Style, sheet: Material, size: _Size) -> list[Primitive]:
+    "A frame, its head, the mattress, and perhaps a board at the foot"
+    w, d, base = size.w, size.d, size.base
     back = style.textile(rng) if rng.random() < .4 else style.wood
     parts = _frame(rng, style.wood, w, d, base)
-    parts += _head(rng, back, w, -d / 2 + .04, head)
-    parts.append(_mattress(sheet, w, d, base, thick))
+    parts += _head(rng, back, w, -d / 2 + .04, size.head)
+    parts.append(_mattress(sheet, w, d, base, size.thick))
     if rng.random() < .35:
         parts.append(_foot_board(rng, style.wood, w, d, base))
-    pillowcase = pillow if rng.random() < .6 else sheet
-    top = base + thick
-    parts += _blankets(rng, cover, w, d, top, thick)
-    parts += _pillows(rng, pillowcase, w, d, top)
-    return model_of("double bed", (w, d, max(head, top + .3)), parts)
+    return parts
 
 
 def _sheet(rng: Rng) -> Material:

@@ -11,6 +11,7 @@ from virtual_room.scene import Model, Primitive, SupportSurface, Vec
 SIDES = (-1, 1)
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 ROD = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))  # the profile of a cylinder
+BOARD = .025  # meters: thickness of a cabinet's upper board
 LEAST_BEVEL = .002  # meters: thinner cuts are not seen
 
 
@@ -83,13 +84,10 @@ class Fronts:
 def cabinet(rng: Rng, style: Style, w: float, d: float, h: float, fronts: Fronts) -> tuple[Primitive, ...]:
     "A carcass on legs or a plinth with drawer fronts (or doors) and handles"
     foot = rng.choice([.02, .06, .14]) if h > .3 else .03
-    body = style.wood
-    parts = _cabinet_foot(rng, body, w, d, foot)
-    parts.append(box(body, 0, -.01, foot, w, d - .02, h - foot - .025, .006))
-    board = body if rng.random() < .7 else style.front
-    parts.append(box(board, 0, 0, h - .025, w, d, .025, .006))
+    parts = _cabinet_foot(rng, style.wood, w, d, foot)
+    parts += _carcass(rng, style, (w, d, h), foot)
     has_knobs = rng.random() < .5
-    fields = Fields(-w / 2 + .015, foot + .01, (w - .03) / fronts.columns, (h - foot - .045) / fronts.rows)
+    fields = _fields_of(w, h, foot, fronts)
     return (*parts, *_cabinet_fronts(style, d, fields, fronts, has_knobs))
 
 
@@ -100,6 +98,14 @@ def _cabinet_foot(rng: Rng, m: Material, w: float, d: float, foot: float) -> lis
     return [box(m, 0, -.01, 0, w - .04, d - .06, foot)]
 
 
+def _carcass(rng: Rng, style: Style, size: Vec, foot: float) -> list[Primitive]:
+    "The body of a cabinet and the board on it, mostly of the same wood"
+    w, d, h = size
+    body = box(style.wood, 0, -.01, foot, w, d - .02, h - foot - BOARD, .006)
+    m = style.wood if rng.random() < .7 else style.front
+    return [body, box(m, 0, 0, h - BOARD, w, d, BOARD, .006)]
+
+
 @dataclass(frozen=True)
 class Fields:
     "The fields of a cabinet's front, in meters"
@@ -107,6 +113,13 @@ class Fields:
     bottom: float
     w: float  # of one field
     h: float
+
+
+def _fields_of(w: float, h: float, foot: float, fronts: Fronts) -> Fields:
+    "The fields of a cabinet that is `w` wide and `h` high"
+    width = (w - .03) / fronts.columns
+    height = (h - foot - .045) / fronts.rows
+    return Fields(-w / 2 + .015, foot + .01, width, height)
 
 
 def _cabinet_fronts(style: Style, d: float, fields: Fields, fronts: Fronts, has_knobs: bool) -> list[Primitive]:

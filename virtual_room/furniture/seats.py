@@ -17,15 +17,23 @@ from virtual_room.scene import Model, Primitive
 def armchair(rng: Rng, style: Style) -> Model:
     "Upholstered, in fabric or leather, on feet of any height"
     w, d, seat, back = draw_sizes(rng, (.7, .95), (.72, .92), (.3, .36), (.75, 1.05))
-    m, arm, foot = draw_textile(rng), rng.uniform(.1, .18), rng.choice([.03, .1, .16])
-    if rng.random() < .3:
-        m = _leather(rng)
-    parts = legs(rng, style.wood, w, d, foot)
-    parts.append(box(m, 0, 0, foot, w, d, seat - foot, .04))
-    parts += [_arm(rng, m, x * (w - arm) / 2, arm, d, foot) for x in SIDES]
+    textile, arm, foot = draw_textile(rng), rng.uniform(.1, .18), rng.choice([.03, .1, .16])
+    m = _leather(rng) if rng.random() < .3 else textile
+    parts = [*legs(rng, style.wood, w, d, foot), _base(m, w, d, seat, foot)]
+    parts += _arms(rng, m, w, d, arm, foot)
     parts.append(_back(m, w - arm * .6, d, foot, back))
     parts += _seat(rng, m, w - 2 * arm, d, seat, back)
     return model_of("armchair", (w, d, back), parts)
+
+
+def _base(m: Material, w: float, d: float, seat: float, foot: float) -> Primitive:
+    "The block between the feet and the seat"
+    return box(m, 0, 0, foot, w, d, seat - foot, .04)
+
+
+def _arms(rng: Rng, m: Material, w: float, d: float, arm: float, foot: float) -> list[Primitive]:
+    "An arm at each side of a chair of width `w`"
+    return [_arm(rng, m, x * (w - arm) / 2, arm, d, foot) for x in SIDES]
 
 
 def _seat(rng: Rng, m: Material, between: float, d: float, seat: float, back: float) -> list[Primitive]:

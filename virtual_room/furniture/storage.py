@@ -19,7 +19,7 @@ from virtual_room.furniture.primitives import (
 )
 from virtual_room.furniture.registry import furniture
 from virtual_room.furniture.rules import STORAGE, WANTED, Beside, Chance, OnFloor, OnWall, Opposite, Turn
-from virtual_room.scene import Model, Primitive, SupportSurface
+from virtual_room.scene import Model, Primitive, SupportSurface, Vec
 from virtual_room.textures import hsv
 
 BOARD = .024  # meters: thickness of the boards of a bookcase
@@ -58,13 +58,9 @@ def tv_stand(rng: Rng, style: Style) -> Model:
     "A low board: open bays, some of them with a drawer"
     w, d, h = draw_sizes(rng, (1.1, 1.8), (.36, .46), (.36, .56))
     foot, bays = rng.choice([.03, .1, .14]), draw_int(rng, 2, 3)
-    bay = (w - STAND_BOARD) / bays
-    left = -w / 2 + STAND_BOARD / 2
     parts = legs(rng, style.wood, w, d, foot)
     parts += _stand_carcass(style.wood, w, d, h, foot)
-    parts += [_stand_wall(style.wood, left + bay * i, d, h, foot) for i in range(bays + 1)]
-    for i in range(bays):
-        parts += _stand_bay(rng, style, left + bay * (i + .5), d, h, foot, bay)
+    parts += _stand_bays(rng, style, (w, d, h), foot, bays)
     return model_of("tv stand", (w, d, h), parts, top_of(w, d, h))
 
 
@@ -75,6 +71,18 @@ def _stand_carcass(m: Material, w: float, d: float, h: float, foot: float) -> li
         box(m, 0, 0, h - STAND_BOARD, w, d, STAND_BOARD, .005),
         box(m, 0, -d / 2 + .01, foot, w, .02, h - foot - STAND_BOARD),
     ]
+
+
+def _stand_bays(rng: Rng, style: Style, size: Vec, foot: float, bays: int) -> list[Primitive]:
+    "The walls of all bays, then what is in each"
+    w, d, h = size
+    bay = (w - STAND_BOARD) / bays
+    left = -w / 2 + STAND_BOARD / 2
+    parts = [_stand_wall(style.wood, left + bay * i, d, h, foot) for i in range(bays + 1)]
+    for i in range(bays):
+        middle = left + bay * (i + .5)
+        parts += _stand_bay(rng, style, middle, d, h, foot, bay)
+    return parts
 
 
 def _stand_wall(m: Material, x: float, d: float, h: float, foot: float) -> Primitive:

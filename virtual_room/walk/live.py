@@ -144,7 +144,7 @@ def connected_to_server(url: str) -> Iterator[tuple[LabelSet, Any]]:
 
         from model_server.client import Client
     except ImportError as e:
-        install = "pip install 'segmentation-learner[serve]'"
+        install = 'pip install ".[serve]" in the folder of the sources'
         raise SegError(f"live labels need the package {e.name}; install it with: {install}") from None
     client = Client(url, patience=5)
     labels = client.labels()

@@ -9,7 +9,8 @@ import numpy as np
 
 from model_server.answer import Region, regions
 from model_server.client import Seen
-from nbs_lib.predict import Predictor, usable_threads
+from nbs_lib.core import usable_threads
+from nbs_lib.predict import Predictor
 
 
 class LocalStream:

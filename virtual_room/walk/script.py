@@ -23,7 +23,7 @@ def read_script(path: str | Path) -> list[tuple]:
     and `answer S` (wait for the next prediction, S seconds at most).
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise SegError(f"cannot read the script {path} ({e})") from None
     steps = []
