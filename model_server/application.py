@@ -13,18 +13,20 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from model_server import routes, v2
 from model_server.connections import Connections
 from model_server.error_handlers import add_error_handlers
 from model_server.middleware import RequestMiddleware
-from model_server.routes import paths, router
 from model_server.service import Service
 from model_server.settings import DEFAULTS, Settings
 from model_server.uvicorn_protocols import CONNECTIONS
 from nbs_lib.predict import Predictor
 
+ROUTERS = (routes.router, v2.router)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]
 
-EXPOSED_HEADERS = ["Server-Timing", "X-Model", "X-Mask-Width", "X-Mask-Height", "Retry-After"]
+ALLOWED_HEADERS = ["Authorization", "Content-Type", v2.HEADER_LENGTH]
+EXPOSED_HEADERS = ["Server-Timing", "X-Model", "X-Mask-Width", "X-Mask-Height", "Retry-After", v2.HEADER_LENGTH]
 
 
 def make_app(
@@ -45,7 +47,8 @@ def make_app(
     app = FastAPI(title=title, version="1", lifespan=make_lifespan(service, temporary), docs_url=None, redoc_url=None)
     app.state.service = service
     app.state.streams = Counter()  # open streams of each address
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     add_error_handlers(app)
     add_middleware(app, service)
     return app
@@ -85,6 +88,8 @@ def make_service(
 def add_middleware(app: FastAPI, service: Service) -> None:
     "Who may enter; and which pages of other origins."
     settings = service.settings
-    app.add_middleware(RequestMiddleware, settings=settings, telemetry=service.telemetry, paths=paths())
+    all_routes = [route for router in ROUTERS for route in router.routes]
+    paths = routes.paths(all_routes, routes.OPEN | v2.OPEN)
+    app.add_middleware(RequestMiddleware, settings=settings, telemetry=service.telemetry, paths=paths)
     app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST", "PUT"],
-                       allow_headers=["Authorization", "Content-Type"], expose_headers=EXPOSED_HEADERS)
+                       allow_headers=ALLOWED_HEADERS, expose_headers=EXPOSED_HEADERS)

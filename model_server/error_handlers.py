@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from model_server.errors import APIError
+from model_server.messages import describe_fault
 from model_server.telemetry import log
 
 
@@ -37,9 +38,7 @@ async def answer_invalid_request(request: Request, error: RequestValidationError
         count_rejected(request, "json")
         return JSONResponse({"error": "the body is not JSON"}, 400)
     count_rejected(request, "fields")
-    where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
-    what = first["msg"].removeprefix("Value error, ")
-    return JSONResponse({"error": f"{where}: {what}"}, 422)
+    return JSONResponse({"error": describe_fault(first["loc"][1:], first["msg"])}, 422)
 
 
 async def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The messages: the original system's, and our own under /v1.
+"""The messages: the original system's, our own under /v1, and the Open Inference Protocol's under /v2.
 
 Shapes and their meaning only; must not know how an answer is made.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 Fit = Literal["square", "pad", "tile"]
 Format = Literal["png", "raw", "json"]
@@ -22,6 +22,13 @@ def _whole(v: Any) -> Any:
 
 
 Whole = BeforeValidator(_whole)
+
+
+def describe_fault(place: tuple[int | str, ...], message: str) -> str:
+    "What pydantic found wrong at this place of a message, without what was sent."
+    where = ".".join(str(part) for part in place) or "the body"
+    what = message.removeprefix("Value error, ")
+    return f"{where}: {what}"
 
 
 class Color(BaseModel):
@@ -127,3 +134,97 @@ class Greeting(BaseModel):
 
 class Error(BaseModel):
     error: str = Field(description="one sentence: what is wrong and what to do")
+
+
+# --- the Open Inference Protocol ----------------------------------------------------------------------------------
+
+class ServerMetadata(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(BaseModel):
+    live: bool
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    name: str
+    ready: bool
+
+
+class TensorMetadata(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int] = Field(description="-1: any length")
+
+
+class ModelMetadata(BaseModel):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+Length = Annotated[int, Whole, Field(ge=1, le=2**31 - 1)]
+Id = Annotated[str, Field(max_length=1000)]
+MOST_TENSORS = 16  # in a request; the model has one input and two outputs
+
+
+class InputParameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    binary_data_size: Annotated[int, Whole, Field(ge=0)] | None = Field(None, description="bytes behind the JSON")
+
+
+class InputTensor(BaseModel):
+    name: str
+    shape: Annotated[list[Length], Field(max_length=8)]
+    datatype: str
+    parameters: InputParameters = InputParameters()
+    data: Any = Field(None, description="the values row by row, nested or not")  # checked where it is read
+
+
+class OutputParameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    binary_data: StrictBool | None = Field(None, description="bytes behind the JSON?")
+
+
+class RequestedOutput(BaseModel):
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(BaseModel):
+    binary_data_output: StrictBool = Field(False, description="all outputs as bytes, where they do not say otherwise?")
+
+
+class InferRequest(BaseModel):
+    id: Id | None = None
+    parameters: RequestParameters = RequestParameters()
+    inputs: Annotated[list[InputTensor], Field(max_length=MOST_TENSORS)]
+    outputs: Annotated[list[RequestedOutput], Field(max_length=MOST_TENSORS)] = []
+
+
+class OutputSize(BaseModel):
+    binary_data_size: int
+
+
+class OutputTensor(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: OutputSize | None = None
+    data: list[int] | None = None
+
+
+class InferResponse(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())  # the protocol's names begin like pydantic's own
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]

@@ -6,28 +6,39 @@ Plain ASGI, so that it holds for unknown paths too. Must not know of models or i
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from model_server.errors import APIError
+from model_server.json_size import check_json_size
 from model_server.settings import Settings
 from model_server.telemetry import Telemetry, log
 from model_server.uploads import Receive, Uploads
 
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+OTHER = "other"  # what an unknown path is called in the metrics and in the log
 
 
 @dataclass(frozen=True)
 class Paths:
-    "What the middleware must know about the routes."
+    """What the middleware must know about the routes.
 
-    known: frozenset[str]       # all of them, for the metrics
-    open: frozenset[str]        # need no token: these say nothing that needs one
-    with_body: frozenset[str]   # take a body; elsewhere none is read
-    with_json: frozenset[str]   # take JSON, whatever type the client names: the original's clients do not all name one
+    A route is named by its template, like `/v2/models/{name}`: what a client writes in its place makes no new name.
+    """
+
+    known: dict[str, re.Pattern]  # all of them, and what matches their paths; any other path is `OTHER`
+    open: frozenset[str]          # need no token: these say nothing that needs one
+    with_body: frozenset[str]     # take a body; elsewhere none is read
+    with_json: frozenset[str]     # take JSON, whatever type the client names: not all the original's clients name one
+
+    def template(self, path: str) -> str:
+        "The route that a path belongs to."
+        found = (template for template, pattern in self.known.items() if pattern.fullmatch(path))
+        return next(found, OTHER)
 
 
 @dataclass
@@ -35,14 +46,10 @@ class Exchange:
     "One request and what becomes of it."
 
     scope: Scope
+    route: str     # its template
     start: float = field(default_factory=time.perf_counter)
     status: int = 500
     size: int = 0  # bytes of the body
-
-    @property
-    def path(self) -> str:
-        "The request's path."
-        return self.scope["path"]
 
 
 def authorize(authorization: str, token: str) -> None:
@@ -50,14 +57,6 @@ def authorize(authorization: str, token: str) -> None:
     expected = f"Bearer {token}".encode()
     if token and not hmac.compare_digest(authorization.encode(), expected):
         raise APIError(401, "this server asks for a token; send the header Authorization: Bearer TOKEN", "token")
-
-
-def check_json_size(body: bytes, most: int) -> None:
-    "`APIError` 400 where a body holds far more values than any of our messages: nothing else runs while it is parsed."
-    values = body.count(b",") + body.count(b"[") + body.count(b"{")
-    if values > most:
-        sentence = f"the body has more than {most} JSON values; send one image, or one list of colors"
-        raise APIError(400, sentence, "json")
 
 
 class RequestMiddleware:
@@ -75,7 +74,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(scope)
+        exchange = Exchange(scope, self.paths.template(scope["path"]))
         try:
             await self._answer(exchange, receive, _noting_status(exchange, send))
         finally:
@@ -83,11 +82,11 @@ class RequestMiddleware:
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         try:
-            if exchange.path not in self.paths.open:
+            if exchange.route not in self.paths.open:
                 authorize(header(exchange.scope, b"authorization"), self.settings.token)
             with self.uploads.place() as upload:
                 body = b""
-                if exchange.path in self.paths.with_body:
+                if exchange.route in self.paths.with_body:
                     body = await self.uploads.read(upload, receive)
                 exchange.size = len(body)
                 await self.app(self._prepared(exchange, body), replay(body, receive), send)
@@ -99,7 +98,7 @@ class RequestMiddleware:
 
     def _prepared(self, exchange: Exchange, body: bytes) -> Scope:
         "The scope for the application, where JSON is called JSON."
-        if exchange.path not in self.paths.with_json:
+        if exchange.route not in self.paths.with_json:
             return exchange.scope
         check_json_size(body, self.settings.max_json_values)
         others = [(name, value) for name, value in exchange.scope["headers"] if name != b"content-type"]
@@ -107,11 +106,10 @@ class RequestMiddleware:
 
     def _record(self, exchange: Exchange) -> None:
         "The request in the metrics and in the log."
-        path = exchange.path if exchange.path in self.paths.known else "other"
-        self.telemetry.requests.labels(path, str(exchange.status)).inc()
+        self.telemetry.requests.labels(exchange.route, str(exchange.status)).inc()
         milliseconds = round(1000 * (time.perf_counter() - exchange.start), 1)
         peer = (exchange.scope.get("client") or ["?"])[0]
-        log("request", method=exchange.scope["method"], path=path, status=exchange.status, ms=milliseconds,
+        log("request", method=exchange.scope["method"], path=exchange.route, status=exchange.status, ms=milliseconds,
             bytes_in=exchange.size, peer=peer)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.requests import HTTPConnection
 from fastapi.responses import FileResponse, JSONResponse
+from starlette.routing import BaseRoute
 
 from model_server.answer import palette_png, regions, table_palette
 from model_server.errors import APIError
@@ -314,8 +315,8 @@ def check_origin(origin: str | None, host: str | None, allowed: tuple[str, ...])
         raise APIError(403, f"pages of {origin} may not use this server; start it with --origins {origin}", "origin")
 
 
-def paths() -> Paths:
-    "What the middleware must know about the routes."
-    known = frozenset(route.path for route in router.routes)
-    writing = [route for route in router.routes if {"POST", "PUT"} & set(getattr(route, "methods", ()) or ())]
-    return Paths(known=known, open=OPEN, with_body=frozenset(route.path for route in writing), with_json=JSON)
+def paths(routes: Iterable[BaseRoute], open: frozenset[str]) -> Paths:
+    "What the middleware must know about the routes; those in `open` need no token."
+    known = {route.path: route.path_regex for route in routes}
+    writing = [route for route in routes if {"POST", "PUT"} & set(getattr(route, "methods", ()) or ())]
+    return Paths(known=known, open=open, with_body=frozenset(route.path for route in writing), with_json=JSON)

@@ -67,15 +67,23 @@ class Service:
 
     async def label(self, data: bytes | str, fit: str, make: Callable[[Prediction, Predictor], T]) -> Answer[T]:
         "Decode (a text is base64), predict and make an answer, in the queue's thread. `APIError` where it cannot."
+        return await self.take_turn(lambda predictor: self._label(predictor, data, fit, make))
+
+    async def take_turn(self, work: Callable[[Predictor], Answer[T]]) -> Answer[T]:
+        """Do work with the model in the queue's thread, and note how long each stage took.
+
+        `APIError` 503 while the model warms up, or where the queue is full or the deadline passes.
+        """
         self._check_ready()
-        answer, queued = await self.queue.run(lambda: self._label(data, fit, make))
+        answer, queued = await self.queue.run(lambda: work(self.predictor))  # a model that comes now is for the next
         ms = {"queue": 1000 * queued, **answer.ms}
         self.telemetry.add_stage_times(ms)
         rounded = {stage: round(time_taken, 2) for stage, time_taken in ms.items()}
         return Answer(answer.value, answer.predictor, rounded)
 
-    def _label(self, data: bytes | str, fit: str, make: Callable[[Prediction, Predictor], T]) -> Answer[T]:
-        predictor = self.predictor  # a model that comes now is for the next image
+    def _label(
+        self, predictor: Predictor, data: bytes | str, fit: str, make: Callable[[Prediction, Predictor], T]
+    ) -> Answer[T]:
         start = time.perf_counter()
         image = decode_image(decode_base64(data) if isinstance(data, str) else data, self.settings)
         check_tiles(image.size, predictor.size, fit, self.settings)

@@ -25,6 +25,9 @@ class Settings:
     max_scan_pixels: int = 192 * MIB   # width × height × scans of a JPEG: each scan is a pass over the whole image
     max_parts: int = 10_000            # segments of a JPEG, chunks of a PNG
     max_tiles: int = 32                # times the network may run for one image
+    # one tensor of /v2
+    max_tensor_pixels: int = 512 * KIB    # images × width × height: the network holds all of them at one time
+    max_tensor_values: int = 300_000      # values and brackets in JSON: one image of 256 × 256, nested or not
     # all clients together
     max_bodies: int = 16               # request bodies held at one time
     max_held: int = 64 * MIB           # bytes of all bodies held

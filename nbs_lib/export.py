@@ -43,7 +43,7 @@ from .predict import FORMAT, Predictor, held_out_pairs, manifest_path, open_sess
 
 # %% ../nbs/16_export.ipynb #1bde9e2e
 class ImageToMask(nn.Module):
-    """uint8 images (n, h, w, 3) to uint8 masks and confidences (n, h, w).
+    """uint8 images (n, h, w, 3) to uint8 masks and confidences (n, h, w), and float32 logits (n, n_classes, h, w).
 
     Around a network that takes normalized float32 (n, 3, h, w); a confidence of 255 is a probability of 1."""
     def __init__(self,
@@ -61,11 +61,11 @@ class ImageToMask(nn.Module):
         return (x - self.mean)/self.std
 
     def forward(self, picture):
-        "Masks and confidences of uint8 images (n, h, w, 3)."
+        "Masks, confidences and logits of uint8 images (n, h, w, 3)."
         logits = self.model(self.normalize(picture))
         top, mask = logits.max(1)
         confidence = (top - logits.logsumexp(1)).exp()  # softmax of the winner, without computing the others'
-        return mask.to(torch.uint8), (confidence*255).round().to(torch.uint8)
+        return mask.to(torch.uint8), (confidence*255).round().to(torch.uint8), logits
 
 # %% ../nbs/16_export.ipynb #e960dace
 @contextmanager
@@ -121,7 +121,7 @@ def to_onnx(
     whole = ImageToMask(model, stats).eval()
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)  # no two sizes alike, or torch takes them for one
     options = dict(dynamo=True, external_data=False, opset_version=OPSET, verbose=False)
-    names = dict(input_names=['picture'], output_names=['mask', 'confidence'])
+    names = dict(input_names=['picture'], output_names=['mask', 'confidence', 'logits'])
     with quiet(), float32_only():
         program = torch.onnx.export(
             whole, (example,), dynamic_shapes=dict(picture=free_dimensions()), **options, **names)

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', 'CANNOT_KNOW', 'RESIZE_MODES', 'OLD_RESIZE_MODES',
-           'STARTER', 'export_again', 'manifest_path', 'manifest_sha256', 'check_one_file', 'check_manifest',
-           'read_bytes', 'unpacked', 'read_model', 'shorten', 'tensor_types', 'check_graph', 'installed_providers',
-           'find_provider', 'usable_threads', 'session_options', 'OpenVinoSession', 'read_session', 'check_started',
-           'open_openvino', 'open_session', 'is_whole_number', 'are_whole_numbers', 'check_net_size',
-           'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats', 'is_label_name', 'check_label_names',
-           'check_label_colors', 'check_label_values', 'check_background', 'check_label_table', 'check_split',
-           'check_format', 'decode_claims', 'read_claims', 'check_claims', 'read_props', 'read_metadata', 'HeldOut',
-           'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage', 'stretch', 'letterbox', 'to_net_size',
-           'to_image_size', 'Window', 'window_starts', 'sliding_windows', 'count_windows', 'Prediction', 'is_net_input',
-           'check_net_input', 'check_shape', 'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least',
-           'predict_windows', 'starter_model', 'Predictor', 'run_session', 'side_by_side', 'overlay_with_legend',
-           'free_name', 'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed',
-           'predict_file', 'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
+           'SMOOTH_PIXELS', 'STARTER', 'export_again', 'manifest_path', 'manifest_sha256', 'check_one_file',
+           'check_manifest', 'read_bytes', 'unpacked', 'read_model', 'shorten', 'tensor_types', 'has_logits',
+           'check_graph', 'installed_providers', 'find_provider', 'usable_threads', 'session_options',
+           'OpenVinoSession', 'read_session', 'check_started', 'open_openvino', 'open_session', 'is_whole_number',
+           'are_whole_numbers', 'check_net_size', 'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats',
+           'is_label_name', 'check_label_names', 'check_label_colors', 'check_label_values', 'check_background',
+           'check_label_table', 'check_split', 'check_format', 'decode_claims', 'read_claims', 'check_claims',
+           'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage',
+           'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'enlarge_scores', 'smooth_size', 'Window',
+           'window_starts', 'sliding_windows', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input',
+           'check_shape', 'check_logits', 'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least',
+           'predict_windows', 'starter_model', 'Predictor', 'run_session', 'enlarge_mask', 'side_by_side',
+           'overlay_with_legend', 'free_name', 'output_names', 'prediction_images', 'write_prediction',
+           'largest_labels', 'timed', 'predict_file', 'photos_in', 'find_photos', 'predict_files', 'split_words',
+           'check_usage', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
 import gzip
@@ -153,6 +155,12 @@ def tensor_types(
     tensors = [*session.get_inputs(), *session.get_outputs()]
     return {tensor.name: tensor.type for tensor in tensors}
 
+def has_logits(
+    session, # onnxruntime's session of the file
+):
+    "Does the graph also give `logits`, the float32 score of each label? Files of earlier versions do not."
+    return tensor_types(session).get('logits') == 'tensor(float)'
+
 def check_graph(
     session, # onnxruntime's session of the file
     path,    # The file, for error messages
@@ -209,15 +217,16 @@ class OpenVinoSession:
 
     It computes in bf16 where the processor has it, and an 8-bit file in 8 bits."""
     def __init__(self,
-        data,    # The file's bytes
-        threads, # How many
-        meta,    # onnxruntime's metadata of the file
+        data,      # The file's bytes
+        threads,   # How many
+        described, # onnxruntime's session of the file, which knows what the file says about itself
     ):
         import openvino
         core = openvino.Core()
         settings = dict(INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY')
         self.model = core.compile_model(core.read_model(data), 'CPU', settings)
-        self.meta = meta
+        self.inputs, self.outputs = described.get_inputs(), described.get_outputs()
+        self.meta = described.get_modelmeta()
         self.idle = []
 
     def run(self, outputs, inputs):
@@ -227,6 +236,14 @@ class OpenVinoSession:
         arrays = [found[name].copy() for name in outputs]
         self.idle.append(request)
         return arrays
+
+    def get_inputs(self):
+        "onnxruntime's description of the graph's inputs."
+        return self.inputs
+
+    def get_outputs(self):
+        "onnxruntime's description of the graph's outputs."
+        return self.outputs
 
     def get_modelmeta(self):
         "onnxruntime's metadata of the file."
@@ -275,8 +292,8 @@ def open_openvino(
 ):
     "`OpenVinoSession` of a model; onnxruntime checks the file and reads its metadata."
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = read_session(path, data, 'CPUExecutionProvider', options)
-    return OpenVinoSession(data, options.intra_op_num_threads, session.get_modelmeta())
+    described = read_session(path, data, 'CPUExecutionProvider', options)
+    return OpenVinoSession(data, options.intra_op_num_threads, described)
 
 # %% ../nbs/15_predict.ipynb #948b9a7e
 def open_session(
@@ -615,6 +632,33 @@ def to_image_size(
         return values
     return np.asarray(Image.fromarray(values).resize(size, resampling))
 
+# %% ../nbs/15_predict.ipynb #35f46970
+SMOOTH_PIXELS = 2**20 # of a mask that is enlarged by scores
+
+def enlarge_scores(
+    logits, # float32 (n_classes, height, width), the scores of one image
+    mask,   # uint8 (height, width), the label of the highest score at each place
+    size,   # (width, height) that is wanted
+):
+    "uint8 mask of this size: which label of `mask` has the highest score, all scores enlarged bilinearly."
+    highest = np.full(size[::-1], -np.inf, np.float32)
+    enlarged = np.zeros(size[::-1], np.uint8)
+    for label in np.unique(mask):
+        scores = np.asarray(Image.fromarray(logits[label]).resize(size, Image.Resampling.BILINEAR))
+        enlarged[scores > highest] = label
+        np.maximum(highest, scores, out=highest)
+    return enlarged
+
+# %% ../nbs/15_predict.ipynb #c87c6336
+def smooth_size(
+    size, # (width, height) of a photo
+):
+    "(width, height) to which a mask is enlarged by scores: the photo's, or smaller in its shape for a huge photo."
+    scale = math.sqrt(SMOOTH_PIXELS/(size[0]*size[1]))
+    if scale >= 1:
+        return size
+    return max(1, int(size[0]*scale)), max(1, int(size[1]*scale))
+
 # %% ../nbs/15_predict.ipynb #1d408ff6
 class Window(NamedTuple):
     "Where a window lies along one side of a photo, in pixels."
@@ -685,6 +729,14 @@ def check_shape(
     "`SegError` unless both are of this shape."
     if mask.shape != shape or confidence.shape != shape:
         raise SegError(f"answers {mask.shape} and {confidence.shape} where {shape} is needed")
+
+def check_logits(
+    logits, # Array, the network's answer
+    shape,  # (n, n_classes, height, width)
+):
+    "`SegError` unless the scores are of this shape."
+    if logits.shape != shape:
+        raise SegError(f"answers scores {logits.shape} where {shape} is needed")
 
 def check_values(
     mask,      # uint8 array
@@ -782,11 +834,13 @@ class Predictor:
         path=None,      # ONNX file written by `seg_export`; None: the starter model
         provider='cpu', # Where it shall run, see `find_provider`
         threads=None,   # How many; None: as many as this process may use
+        smooth=True,    # Enlarge masks by the scores of the labels? Otherwise, and for old files, by nearest neighbor
     ):
         self.path = Path(path or starter_model())
         data, self.sha256 = read_model(self.path)
         self.session = open_session(self.path, data, provider, threads)
         self.meta = read_metadata(self.session, self.path)
+        self.smooth = smooth and has_logits(self.session)
 
     @property
     def labels(self):
@@ -821,40 +875,80 @@ class Predictor:
 # %% ../nbs/15_predict.ipynb #7d62df11
 def run_session(
     session, # From `open_session`
+    outputs, # Names of the outputs
     images,  # uint8 (n, height, width, 3)
 ):
-    "Masks and confidences; `SegError` where the runtime fails."
+    "List of the outputs as arrays; `SegError` where the runtime fails."
     try:
-        return session.run(['mask', 'confidence'], {'picture': images})
+        return session.run(outputs, {'picture': images})
     except Exception as e:  # each runtime has errors of its own, without a common class
         raise SegError(f"could not be run on {images.shape} ({shorten(str(e), 200)})") from None
 
 # %% ../nbs/15_predict.ipynb #70a8ec35
 @patch
-def run(self:Predictor, images):
-    "uint8 (n, h, w, 3) to uint8 masks and confidences, both (n, h, w). Sides must be multiples of 32."
+def _run_outputs(self:Predictor, outputs, images):
+    "Checked outputs of these names, the first two of which are mask and confidence."
+    n, height, width = images.shape[:3]
+    mask, confidence, *logits = run_session(self.session, outputs, images)
+    check_shape(mask, confidence, (n, height, width))
+    check_values(mask, self.labels.n_classes)
+    for scores in logits:
+        check_logits(scores, (n, self.labels.n_classes, height, width))
+    return mask, confidence, *logits
+
+@patch
+def _run_checked(self:Predictor, outputs, images):
+    "`_run_outputs`, whose errors name the file."
     check_net_input(images)
     try:
-        mask, confidence = run_session(self.session, images)
-        check_shape(mask, confidence, images.shape[:3])
-        check_values(mask, self.labels.n_classes)
+        return self._run_outputs(outputs, images)
     except SegError as e:
         raise export_again(f"{self.path} {e}") from None
-    return mask, confidence
+
+# %% ../nbs/15_predict.ipynb #abc2033b
+@patch
+def run(self:Predictor, images):
+    "uint8 (n, h, w, 3) to uint8 masks and confidences, both (n, h, w). Sides must be multiples of 32."
+    return self._run_checked(['mask', 'confidence'], images)
+
+@patch
+def run_with_logits(self:Predictor, images):
+    "As `run`, and float32 (n, n_classes, h, w), the score of each label; for files that have them (`smooth`)."
+    return self._run_checked(['mask', 'confidence', 'logits'], images)
 
 # %% ../nbs/15_predict.ipynb #547e4859
-def _at_image_size(mask, confidence, inside, size):
+def enlarge_mask(
+    mask,   # uint8 (height, width) of the network
+    logits, # float32 (n_classes, height, width), or None where there are no scores
+    inside, # (height, width) of the part that shows the photo, from `NetImage`
+    size,   # (width, height) of the photo
+):
+    "uint8 mask at the photo's size: by scores where there are some, otherwise by nearest neighbor."
+    mask = mask[:inside[0], :inside[1]]
+    if logits is not None and mask.shape != size[::-1]:
+        mask = enlarge_scores(logits[:, :inside[0], :inside[1]], mask, smooth_size(size))
+    return to_image_size(mask, mask.shape, size, Image.Resampling.NEAREST)
+
+def _at_image_size(mask, confidence, logits, inside, size):
     "`Prediction` at the photo's size, (width, height), from what the network gave."
     return Prediction(
-        to_image_size(mask, inside, size, Image.Resampling.NEAREST),
+        enlarge_mask(mask, logits, inside, size),
         to_image_size(confidence, inside, size, Image.Resampling.BILINEAR))
+
+# %% ../nbs/15_predict.ipynb #c8a9423c
+@patch
+def _run_to_enlarge(self:Predictor, images):
+    "Masks, confidences and, for each image, its scores or None."
+    if self.smooth:
+        return self.run_with_logits(images)
+    return *self.run(images), [None]*len(images)
 
 @patch
 def _run_group(self:Predictor, inputs, sizes):
     "List of `Prediction` of `NetImage`s of one shape, at these sizes, (width, height)."
-    masks, confidences = self.run(np.stack([net_image.pixels for net_image in inputs]))
+    images = np.stack([net_image.pixels for net_image in inputs])
     insides = [net_image.inside for net_image in inputs]
-    return list(map(_at_image_size, masks, confidences, insides, sizes))
+    return list(map(_at_image_size, *self._run_to_enlarge(images), insides, sizes))
 
 # %% ../nbs/15_predict.ipynb #0557524b
 @patch

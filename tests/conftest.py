@@ -16,7 +16,7 @@ SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
 # The longest first, so that two workers that take a file each end at about the same time
 SLOW_FILES = ("test_train", "test_experiments", "test_predict", "test_notebooks", "test_commands", "test_night",
               "test_starter", "test_benchmarks", "test_rooms_truth", "test_rooms_shaded", "test_server", "test_walk",
-              "test_demo", "test_formats", "test_segformer", "test_server_attacks", "test_generate",
+              "test_demo", "test_formats", "test_segformer", "test_server_v2", "test_server_attacks", "test_generate",
               "test_train_devices")
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, run_command
 from echo import SIZE, echo_graph, echo_model
 from forked import run_forked
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from PIL import Image
 
 from nbs_lib.core import SegError
@@ -21,7 +21,7 @@ from nbs_lib.datasets import split_pairs
 from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, seg_eval, summarize
 from nbs_lib.labels import ROOM_LABELS, LabelSet, read_labels, write_labels
 from nbs_lib.layouts import CAMVID, VOC, find_pairs
-from nbs_lib.predict import HeldOut, Predictor, held_out_pairs, letterbox, manifest_path
+from nbs_lib.predict import HeldOut, Predictor, held_out_pairs, letterbox, manifest_path, to_net_size
 from nbs_lib.tools.examples import example_rooms
 
 NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
@@ -311,6 +311,55 @@ def test_values_above_the_table_are_refused(tmp_path):
     image[3, 5, 0] = N
     with pytest.raises(SegError, match=f'value {N}.*{N} labels'):
         predictor(image)
+
+
+def flat_scores(path, n_classes=N) -> Path:
+    "An echo model that also gives scores, all of them 0."
+    graph = echo_graph()
+    shape = helper.make_tensor('shape', TensorProto.INT64, [4], [1, n_classes, SIZE, SIZE])
+    graph.initializer.append(shape)
+    graph.node.append(helper.make_node('ConstantOfShape', ['shape'], ['logits']))
+    graph.output.append(helper.make_tensor_value_info('logits', TensorProto.FLOAT, ['n', 'c', 'h', 'w']))
+    return echo_model(path, graph)
+
+
+def test_scores_of_another_number_of_labels_are_refused(tmp_path):
+    predictor = Predictor(flat_scores(tmp_path/'echo.onnx', N - 1))
+    with pytest.raises(SegError, match=f'answers scores .*{N - 1}, '):
+        predictor(np.zeros((2*SIZE, 2*SIZE, 3), np.uint8))
+
+
+# masks at the photo's own size
+
+def test_an_old_file_without_scores_still_predicts(tmp_path):
+    "By nearest neighbor: every pixel of the small mask becomes a square."
+    predictor = Predictor(echo_model(tmp_path/'echo.onnx'))
+    assert not predictor.smooth
+    image = np.random.default_rng(0).integers(0, N, (4*SIZE, 4*SIZE, 3), dtype=np.uint8)
+    mask = predictor(image).mask
+    assert (mask == mask[::4, ::4].repeat(4, axis=0).repeat(4, axis=1)).all()
+
+
+@pytest.mark.parametrize('fit', ['stretch', 'letterbox'])
+def test_masks_are_enlarged_by_scores(fit, model, photo):
+    "The labels that torch finds where it enlarges all scores bilinearly, but for the few that win nowhere else."
+    import torch
+    predictor = Predictor(model)
+    image = Image.open(photo).convert('RGB').resize((200, 120))
+    net_image = to_net_size(image, predictor.size, fit, predictor.fill)
+    logits = predictor.run_with_logits(net_image.pixels[None])[2]
+    inside = torch.tensor(logits)[:, :, :net_image.inside[0], :net_image.inside[1]]
+    enlarged = torch.nn.functional.interpolate(inside, size=(120, 200), mode='bilinear', align_corners=False)
+    expected = enlarged.argmax(1)[0].numpy()
+    stairs = Predictor(model, smooth=False)(image, fit).mask
+    assert (predictor(image, fit).mask == expected).mean() > 0.99
+    assert (stairs == expected).mean() < 0.99
+
+
+def test_a_mask_of_the_networks_size_is_not_changed(model, photo):
+    predictor = Predictor(model)
+    image = Image.open(photo).convert('RGB').resize(predictor.size)
+    assert (predictor(image).mask == predictor.run(np.asarray(image)[None])[0][0]).all()
 
 
 def test_a_graph_of_another_size_is_refused(tmp_path):
