@@ -221,7 +221,7 @@ def test_camera(model):
         page.open(f"{url}/demo")
         page.js("document.getElementById('camera').click()")
         page.wait("document.getElementById('times').textContent.includes('skipped')")
-        page.wait("answer && answer.frame > 8")
+        page.wait("import('/demo/page.js').then(({shown}) => shown.answer?.frame > 8)")
         assert page.js("document.getElementById('view').width") == 640
         page.js("document.getElementById('camera').click()")
         page.wait("document.getElementById('camera').textContent === 'Camera'")
