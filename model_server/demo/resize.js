@@ -111,6 +111,14 @@ export function resizeNearest(bytes, from, to) {
   return resized
 }
 
+// Added up step by step, as Pillow does it: where a place lies between two, rounding decides.
 function nearestPlaces(from, to) {
-  return Array.from({length: to}, (_, place) => Math.floor((place + 0.5) * from / to))
+  const step = from / to
+  const places = []
+  let center = step / 2
+  for (let place = 0; place < to; place++) {
+    places.push(Math.floor(center))
+    center += step
+  }
+  return places
 }
