@@ -45,19 +45,26 @@ async function startSession({wasm, model}) {
   return runtime.InferenceSession.create(model, {executionProviders: ['wasm']})
 }
 
+// The first run takes much longer than the next ones.
+function warmUp() {
+  const size = netSize()
+  return run({pixels: new Uint8Array(size.width * size.height * 3), size})
+}
+
 // The model's card: name, labels, background, size, provider, limits. `report(share, sentence)` hears of the progress.
 export async function open(report) {
   checkBrowser()
   const description = await loadJson(address('model.json'))
   const parts = await loadParts(description, report)
+  card = {...description, provider: 'in this browser', limits: LIMITS}
   report(0.99, 'starting the model')
   try {
     session = await startSession(parts)
+    await warmUp()
   } catch (error) {
     throw new Error(`the model could not be started (${error.message})`)
   }
   report(1, '')
-  card = {...description, provider: 'in this browser', limits: LIMITS}
   return card
 }
 
