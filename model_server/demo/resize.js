@@ -27,74 +27,84 @@ function triangle(first, end, center, support) {
   return heights.map(height => height / sum)
 }
 
-// The same weights as whole numbers, for images of bytes.
-function wholeWeights(from, to) {
-  return bilinearWeights(from, to).map(({first, weights}) => ({
-    first,
-    weights: weights.map(weight => Math.round(weight * 2 ** BITS)),
-  }))
+// How values are mixed: the places and weights, where a sum begins, and the kind of array for the sums.
+// Pillow's weights for bytes have `BITS` bits; the half, and what an array of bytes cuts off, round the sum.
+function byteKernel(from, to) {
+  const places = bilinearWeights(from, to).map(({first, weights}) => ({first, weights: weights.map(roundedWeight)}))
+  return {places, start: 0.5, Values: Uint8Array}
+}
+
+function roundedWeight(weight) {
+  return Math.round(weight * 2 ** BITS) / 2 ** BITS
+}
+
+function floatKernel(from, to) {
+  return {places: bilinearWeights(from, to), start: 0, Values: Float32Array}
 }
 
 // Uint8Array of another size: `from` and `to` are sizes, `channels` is the number of bytes a pixel.
 export function resize(bytes, channels, from, to) {
-  const wide = {width: to.width, height: from.height}
-  const rows = from.width === to.width ? bytes : resizeRows(bytes, channels, from, wide, byteKernel(from.width, to.width))
-  return from.height === to.height ? rows : resizeColumns(rows, channels, wide, to, byteKernel(from.height, to.height))
+  return resizeTwice(bytes, channels, from, to, byteKernel)
 }
 
 // Float32Array of another size, one value a pixel, such as the scores of one label.
 export function resizeFloats(values, from, to) {
-  const wide = {width: to.width, height: from.height}
-  const rows = from.width === to.width ? values : resizeRows(values, 1, from, wide, floatKernel(from.width, to.width))
-  return from.height === to.height ? rows : resizeColumns(rows, 1, wide, to, floatKernel(from.height, to.height))
+  return resizeTwice(values, 1, from, to, floatKernel)
 }
 
-// How values are mixed: the places and weights, where a sum begins, how it becomes a value, and the kind of array.
-function byteKernel(from, to) {
-  const half = 2 ** (BITS - 1)
-  return {places: wholeWeights(from, to), start: half, finish: sum => sum >> BITS, Values: Uint8Array}
+// First along the rows, then along the columns.
+function resizeTwice(values, channels, from, to, kernel) {
+  let resized = values
+  if (from.width !== to.width) {
+    resized = resizeRows(resized, channels, from, kernel(from.width, to.width))
+  }
+  if (from.height !== to.height) {
+    resized = resizeColumns(resized, channels * to.width, kernel(from.height, to.height))
+  }
+  return resized
 }
 
-function floatKernel(from, to) {
-  return {places: bilinearWeights(from, to), start: 0, finish: sum => sum, Values: Float32Array}
-}
-
-function resizeRows(values, channels, from, to, {places, start, finish, Values}) {
-  const resized = new Values(to.width * to.height * channels)
+function resizeRows(values, channels, from, {places, start, Values}) {
+  const resized = new Values(places.length * from.height * channels)
   let at = 0
-  for (let row = 0; row < to.height; row++) {
+  for (let row = 0; row < from.height; row++) {
     const rowBegin = row * from.width * channels
     for (const {first, weights} of places) {
       for (let channel = 0; channel < channels; channel++) {
-        let sum = start
-        let source = rowBegin + first * channels + channel
-        for (let i = 0; i < weights.length; i++) {
-          sum += values[source] * weights[i]
-          source += channels
-        }
-        resized[at++] = finish(sum)
+        resized[at++] = mixed(values, rowBegin + first * channels + channel, channels, weights, start)
       }
     }
   }
   return resized
 }
 
-function resizeColumns(values, channels, from, to, {places, start, finish, Values}) {
-  const stride = from.width * channels
-  const resized = new Values(stride * to.height)
-  let at = 0
-  for (const {first, weights} of places) {
-    for (let column = 0; column < stride; column++) {
-      let sum = start
-      let source = first * stride + column
-      for (let i = 0; i < weights.length; i++) {
-        sum += values[source] * weights[i]
-        source += stride
-      }
-      resized[at++] = finish(sum)
-    }
+// The weighted sum of values that are `step` apart.
+function mixed(values, begin, step, weights, start) {
+  let sum = start
+  let source = begin
+  for (let i = 0; i < weights.length; i++) {
+    sum += values[source] * weights[i]
+    source += step
   }
+  return sum
+}
+
+// `length` is the number of values in a row.
+function resizeColumns(values, length, {places, start, Values}) {
+  const resized = new Values(places.length * length)
+  const sums = new Float64Array(length)
+  places.forEach(({first, weights}, row) => {
+    sums.fill(start)
+    weights.forEach((weight, i) => addRow(sums, values, (first + i) * length, weight))
+    resized.set(sums, row * length)
+  })
   return resized
+}
+
+function addRow(sums, values, begin, weight) {
+  for (let column = 0; column < sums.length; column++) {
+    sums[column] += values[begin + column] * weight
+  }
 }
 
 // Uint8Array of another size, one byte a pixel, nothing mixed: for numbers of labels.
