@@ -124,7 +124,20 @@ def test_page_is_served_with_a_policy(model):
     with app_client(model) as client:
         answer = client.get("/demo")
         assert answer.headers["content-type"].startswith("text/html")
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+
+
+def test_files_of_the_page_need_no_token_and_are_the_only_ones(model):
+    with app_client(model, token="sesame") as client:
+        kinds = {"page.js": "text/javascript", "page.css": "text/css", "room-1.jpg": "image/jpeg"}
+        for name, kind in kinds.items():
+            answer = client.get(f"/demo/{name}")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith(kind)
+        for name in ("nothing.js", "..%2Froutes.py", "%2Fetc%2Fpasswd"):
+            assert client.get(f"/demo/{name}").status_code in (401, 404)
 
 
 # --- the picture of the page in the README ------------------------------------------------------------------------
