@@ -14,7 +14,7 @@ help:
 	@echo "make quick        lint, export in step, the fast tests: under 90 seconds once installed"
 	@echo "make fix          let ruff mend what it can"
 	@echo "make notebooks    run the library notebooks whose code has changed, for their outputs"
-	@echo "make docs         build the documentation site into site/"
+	@echo "make docs         build the documentation site into site/, with a demo that runs in the browser (needs npm)"
 	@echo "make test         install and run all tests, and say which took longest"
 	@echo "make test-latest  run the tests against the newest fastai"
 	@echo "make test-unity   let Unity's own reader read what seg_convert writes"

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from browser_demo import demo_pages
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
@@ -76,6 +77,7 @@ def collect() -> Pages:
     for path in find(*NOTEBOOKS):
         pages |= notebook_page(ROOT / path, path.with_suffix("").as_posix())
     pages["nbs/index.md"] = library_list()
+    pages |= demo_pages()
     for package in PACKAGES:
         pages |= api_pages(package)
     return {name: for_site(page) if name.endswith(".md") else page for name, page in pages.items()}

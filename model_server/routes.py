@@ -43,10 +43,13 @@ from model_server.stream import LatestFrame, answers, describe_with_mask
 from model_server.telemetry import log
 from nbs_lib.predict import Prediction, Predictor
 
-PAGE = Path(__file__).with_name("page.html")
-POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
-          "media-src blob:; connect-src 'self'")
-OPEN = frozenset({"/", "/demo", "/health/live", "/health/ready"})  # need no token: these say nothing that needs one
+PAGE = Path(__file__).with_name("demo.html")
+PAGE_FILES = {path.name: path for path in PAGE.with_name("demo").iterdir()}
+PAGE_MEDIA = {".js": "text/javascript", ".css": "text/css", ".jpg": "image/jpeg"}  # not every system knows all three
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+          "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'")
+# These need no token: they say nothing that needs one
+OPEN = frozenset({"/", "/demo", "/demo/{name}", "/health/live", "/health/ready"})
 JSON = frozenset({"/set_label_colors", "/predict_image_text"})     # JSON, whatever type the client names
 
 router = APIRouter()
@@ -236,6 +239,16 @@ async def demo() -> FileResponse:
     "A page to try the model."
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
     return FileResponse(PAGE, media_type="text/html", headers=headers)
+
+
+@router.get("/demo/{name}", include_in_schema=False)
+async def demo_file(name: str) -> FileResponse:
+    "A script, a style or an image of the page."
+    path = PAGE_FILES.get(name)
+    if path is None:
+        raise APIError(404, "the page has no such file", "path")
+    headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, media_type=PAGE_MEDIA[path.suffix], headers=headers)
 
 
 # --- the stream ---------------------------------------------------------------------------------------------------

@@ -7,16 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,131 +19,18 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("onnx")
-connect = pytest.importorskip("websockets.sync.client").connect
+pytest.importorskip("websockets.sync.client")
 
+from browser import browser, needs_browser  # noqa: E402
 from echo import echo_model  # noqa: E402
-from serving import app_client, listening, slow_predictor, wait_until  # noqa: E402
+from serving import app_client, listening, slow_predictor  # noqa: E402
 
 from nbs_lib.labels import ROOM_LABELS  # noqa: E402
 
 DOG = ROOM_LABELS["live_dog"]
 DOG_COLOR = np.array([255, 221, 0.0])
 WALL = ROOM_LABELS["building_wall"]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-OPTIONS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-    "--disable-background-networking", "--remote-debugging-port=0",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; Debian: apt install chromium")
-
-
-# --- a browser ----------------------------------------------------------------------------------------------------
-
-class Page:
-    "A browser's page over the DevTools protocol, and what it said and asked for meanwhile."
-
-    def __init__(self, socket: Any) -> None:
-        self.socket = socket
-        self.numbers = count(1)
-        self.events: list[dict[str, Any]] = []
-        for domain in ("Runtime", "Log", "Network", "Page"):
-            self.do(f"{domain}.enable")
-
-    def do(self, method: str, **params: Any) -> dict[str, Any]:
-        "Call a method of the protocol; what else comes meanwhile is an event."
-        number = next(self.numbers)
-        self.socket.send(json.dumps(dict(id=number, method=method, params=params)))
-        while (message := json.loads(self.socket.recv(20))).get("id") != number:
-            self.events.append(message)
-        assert "error" not in message, message
-        return message["result"]
-
-    def js(self, expression: str) -> Any:
-        "The value of an expression in the page."
-        result = self.do("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def text_of(self, element: str) -> str:
-        "The text of the element of this id."
-        return self.js(f"document.getElementById('{element}').textContent")
-
-    def wait(self, expression: str, seconds: float = 20) -> None:
-        "Until the expression is true."
-        end = time.monotonic() + seconds
-        while not self.js(expression):
-            if time.monotonic() > end:
-                page = self.js("document.body?.innerText")
-                pytest.fail(f"{expression} did not come true; the page says {page!r}")
-            time.sleep(0.05)
-
-    def open(self, url: str) -> None:
-        "Load the page, until it names its model."
-        self.do("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && document.getElementById('model')?.textContent.length > 5")
-
-    def drop(self, path: Path) -> None:
-        "Drop a file onto the field for photos."
-        box = "document.getElementById('drop').getBoundingClientRect()"
-        x, y = self.js(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({box})")
-        data = dict(items=[], files=[str(path)], dragOperationsMask=1)
-        for kind in ("dragEnter", "dragOver", "drop"):
-            self.do("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
-
-    def wait_for_labels(self, n: int) -> None:
-        "Until the legend has at least this many rows."
-        self.wait(f"document.querySelectorAll('#legend li').length >= {n}")
-
-    def pixel(self, x: int, y: int) -> list[int]:
-        "Red, green and blue of a pixel of the picture."
-        context = "document.getElementById('view').getContext('2d')"
-        return self.js(f"[...{context}.getImageData({x}, {y}, 1, 1).data.slice(0, 3)]")
-
-    def complaints(self) -> list[Any]:
-        "Exceptions and errors of the page."
-        self.js("0")
-        return [event["params"] for event in self.events if is_complaint(event)]
-
-    def hosts(self) -> set[str]:
-        "Which servers the page asked."
-        asked = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
-        urls = [urlsplit(params["request"]["url"]) for params in asked]
-        return {url.netloc for url in urls if url.scheme not in ("data", "blob")}
-
-
-def is_complaint(event: dict[str, Any]) -> bool:
-    "Is an event an exception or an error?"
-    method, params = event["method"], event["params"]
-    if method == "Runtime.consoleAPICalled":
-        return params["type"] == "error"
-    if method == "Log.entryAdded":
-        return params["entry"]["level"] == "error"
-    return method == "Runtime.exceptionThrown"
-
-
-def debugging_url(told: Path) -> str:
-    "Where the first page of a browser listens, from the file in which it tells its port."
-    port = told.read_text().split()[0]
-    tabs = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json"))
-    return next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-
-
-@contextmanager
-def browser(width: int = 1000, height: int = 700) -> Iterator[Page]:
-    "A browser with an empty page."
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        command = [CHROMIUM, *OPTIONS, f"--user-data-dir={home}", f"--window-size={width},{height}", "about:blank"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            told = Path(home) / "DevToolsActivePort"
-            wait_until(lambda: told.exists() and told.read_text().strip() != "", 30)
-            with connect(debugging_url(told), max_size=None, compression=None) as socket:
-                yield Page(socket)
-        finally:
-            process.terminate()
-            process.wait(10)
+pytestmark = needs_browser
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------
@@ -221,7 +100,7 @@ def test_camera(model):
         page.open(f"{url}/demo")
         page.js("document.getElementById('camera').click()")
         page.wait("document.getElementById('times').textContent.includes('skipped')")
-        page.wait("answer && answer.frame > 8")
+        page.wait("import('/demo/page.js').then(({shown}) => shown.answer?.frame > 8)")
         assert page.js("document.getElementById('view').width") == 640
         page.js("document.getElementById('camera').click()")
         page.wait("document.getElementById('camera').textContent === 'Camera'")
@@ -245,7 +124,20 @@ def test_page_is_served_with_a_policy(model):
     with app_client(model) as client:
         answer = client.get("/demo")
         assert answer.headers["content-type"].startswith("text/html")
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+
+
+def test_files_of_the_page_need_no_token_and_are_the_only_ones(model):
+    with app_client(model, token="sesame") as client:
+        kinds = {"page.js": "text/javascript", "page.css": "text/css", "room-1.jpg": "image/jpeg"}
+        for name, kind in kinds.items():
+            answer = client.get(f"/demo/{name}")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith(kind)
+        for name in ("nothing.js", "..%2Froutes.py", "%2Fetc%2Fpasswd"):
+            assert client.get(f"/demo/{name}").status_code in (401, 404)
 
 
 # --- the picture of the page in the README ------------------------------------------------------------------------
