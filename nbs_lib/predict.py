@@ -1118,8 +1118,8 @@ def predict_files(
 def split_words(
     words, # The words of a command line: perhaps a model, then photos and folders of photos
 ):
-    "(model, photos): the model is None where the first word does not end in .onnx."
-    if Path(words[0]).suffix.lower() == '.onnx':
+    "(model, photos): the model is None where the first word does not end in .onnx or .onnx.gz."
+    if str(words[0]).lower().endswith(('.onnx', '.onnx.gz')):
         return words[0], words[1:]
     return None, words
 
