@@ -21,7 +21,7 @@ def benchmark(monkeypatch):
 def test_ablation(benchmark, tmp_path, capsys):
     "Two levers, then a second seed: what is in the table is not run again"
     ablation = benchmark("ablation")
-    data, out, wanted = str(tmp_path / "data"), str(tmp_path / "out"), "+ averaged weights; unet:tu-resnet10t"
+    data, out, wanted = str(tmp_path / "data"), str(tmp_path / "out"), "+ averaged weights; learning rate 4e-3"
     example_rooms(tmp_path / "data", 20, 32)
     ablation.main(data, out, "32", "16", "1", wanted)
     first = (tmp_path / "out" / "ablation.csv").read_text()
@@ -43,9 +43,11 @@ def test_levers_of_the_ablation(benchmark):
     assert (recipe["loss"], recipe["weight_classes"], recipe["ema_decay"], recipe["bs"]) == (
         "cross_entropy+0.5*dice", 0.5, 0.998, 16)
     assert levers["cross-entropy, batch 32"]["loss"] == "cross_entropy"
+    zoom = {"max_zoom", "max_shift", "cache_size"}  # one thing: how far, where to, and pixels to show there
     for name in ablation.CHANGED:
-        changed = {key for key in recipe if recipe[key] != levers[name][key]}
-        assert changed <= {"arch"}
+        changed = {key for key, value in levers[name].items() if recipe.get(key) != value}
+        assert len(changed) == 1 or changed == zoom or name == ablation.HALF_FIRST
+        assert recipe.keys() <= levers[name].keys()
     with pytest.raises(SystemExit):
         ablation.chosen("no such lever")
 
