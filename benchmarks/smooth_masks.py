@@ -9,6 +9,8 @@ the other, both ways in turns.
 import statistics
 import sys
 
+from PIL import Image
+
 from nbs_lib.datasets import SegData
 from nbs_lib.evaluate import Scoring, evaluate, find_mapping, mapped_scoring, plain_scoring, summarize
 from nbs_lib.layouts import find_pairs
@@ -33,19 +35,30 @@ def make_scoring(predictor: Predictor, data: SegData, mapping: str) -> Scoring:
     return plain_scoring(predictor.labels, data.labels)
 
 
+def print_header(predictor: Predictor, first: Image.Image) -> None:
+    "What is measured, and the names of the columns."
+    print(f"{predictor}, {usable_threads()} threads; first image {first.width}×{first.height}")
+    print(f"{'masks enlarged':18}{'images':>7}{'Dice':>9}{'mIoU':>9}{'foreground accuracy':>21}{'ms':>7}")
+
+
+def table_line(name: str, n: int, found: dict[str, float], ms: float) -> str:
+    "The figures of one way."
+    scores = f"{found['dice']:9.4f}{found['miou']:9.4f}{found['foreground_accuracy']:21.4f}"
+    return f"{name:18}{n:7}{scores}{ms:7.1f}"
+
+
 def main(folder: str, model: str = "", mapping: str = "", only: str = "") -> None:
     data = find_pairs(folder)
-    predictors = {"nearest neighbor": Predictor(model, smooth=False), "by scores": Predictor(model)}
-    scoring = make_scoring(predictors["by scores"], data, mapping)
+    smooth = Predictor(model)
+    predictors = {"nearest neighbor": Predictor(model, smooth=False), "by scores": smooth}
+    scoring = make_scoring(smooth, data, mapping)
     images = [data.read(i)[0] for i in range(min(TIMED, len(data)))]
     ms = prediction_ms(predictors, images)
-    print(f"{predictors['by scores']}, {usable_threads()} threads; first image {images[0].width}×{images[0].height}")
-    print(f"{'masks enlarged':18}{'images':>7}{'Dice':>9}{'mIoU':>9}{'foreground accuracy':>21}{'ms':>7}")
+    print_header(smooth, images[0])
     for name, predictor in predictors.items():
         matrix, n = evaluate(predictor, data, scoring, only=only or None)
         found, _ = summarize(matrix, scoring)
-        figures = f"{found['dice']:9.4f}{found['miou']:9.4f}{found['foreground_accuracy']:21.4f}{ms[name]:7.1f}"
-        print(f"{name:18}{n:7}{figures}", flush=True)
+        print(table_line(name, n, found, ms[name]), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', '
            'to_image_size', 'enlarge_scores', 'smooth_size', 'Window', 'window_starts', 'sliding_windows',
            'count_windows', 'Prediction', 'is_net_input', 'check_net_input', 'check_shape', 'check_logits',
            'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least', 'predict_windows', 'starter_model',
-           'Predictor', 'run_session', 'enlarge_mask', 'side_by_side', 'overlay_with_legend', 'free_name',
-           'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'predict_file',
-           'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
+           'Predictor', 'run_session', 'enlarge_mask', 'need_enlarging', 'side_by_side', 'overlay_with_legend',
+           'free_name', 'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed',
+           'predict_file', 'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
 import gzip
@@ -927,19 +927,23 @@ def _at_image_size(mask, confidence, logits, inside, size):
         to_image_size(confidence, inside, size, Image.Resampling.BILINEAR))
 
 # %% ../nbs/15_predict.ipynb #c8a9423c
-@patch
-def _run_to_enlarge(self:Predictor, images):
-    "Masks, confidences and, for each image, its scores or None."
-    if self.smooth:
-        return self.run_with_logits(images)
-    return *self.run(images), [None]*len(images)
+def need_enlarging(
+    insides, # (height, width) of the part of each network image that shows the photo
+    sizes,   # (width, height) of each photo
+):
+    "Has any photo another size than the network saw it at?"
+    return any(inside != size[::-1] for inside, size in zip(insides, sizes, strict=True))
 
 @patch
 def _run_group(self:Predictor, inputs, sizes):
     "List of `Prediction` of `NetImage`s of one shape, at these sizes, (width, height)."
     images = np.stack([net_image.pixels for net_image in inputs])
     insides = [net_image.inside for net_image in inputs]
-    return list(map(_at_image_size, *self._run_to_enlarge(images), insides, sizes))
+    if self.smooth and need_enlarging(insides, sizes):
+        outputs = self.run_with_logits(images)
+    else:
+        outputs = *self.run(images), [None]*len(images)  # scores take much memory
+    return list(map(_at_image_size, *outputs, insides, sizes))
 
 # %% ../nbs/15_predict.ipynb #0557524b
 @patch
