@@ -5,11 +5,14 @@
 Starts `seg_serve` on this machine and attacks nothing else. Each attack gets its share of the seconds, in processes of
 its own and from the addresses 127.0.0.2 to 127.0.0.9 (127.0.0.1 where the system has no others). Two honest clients
 and one that asks for health go on all the time. The first row is the same without an attack: compare with that.
+The column "control" is the slowest answer of a second server that does nothing and that nobody attacks: as much may be
+the machine's.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import http.client
 import io
 import multiprocessing
@@ -242,6 +245,7 @@ class Seen:
 
     answers: Counter = field(default_factory=Counter)   # 200, 503, and what should not be
     health: list[float] = field(default_factory=list)   # milliseconds
+    control: list[float] = field(default_factory=list)  # milliseconds of the server that does nothing
     memory: list[float] = field(default_factory=list)   # MiB of the server and its workers
 
 
@@ -273,15 +277,38 @@ def predict(port: int, until: float, image: bytes, seen: Seen) -> None:
         time.sleep(0.05)
 
 
-def watch_health(port: int, until: float, seen: Seen) -> None:
-    "Ask for health ten times a second."
+def timed(port: int, path: str) -> tuple[int, float]:
+    "The status, and the milliseconds that it took."
+    start = time.perf_counter()
+    status, _ = ask(port, "GET", path)
+    return status, 1000 * (time.perf_counter() - start)
+
+
+def watch_health(port: int, control_port: int, until: float, seen: Seen) -> None:
+    "Ask for health ten times a second, and the control server beside it."
     while time.monotonic() < until:
-        start = time.perf_counter()
-        status, _ = ask(port, "GET", "/health/live")
-        seen.health.append(1000 * (time.perf_counter() - start))
+        status, milliseconds = timed(port, "/health/live")
+        seen.health.append(milliseconds)
         if status != 200:
             seen.answers[f"health lost ({status})"] += 1
+        seen.control.append(timed(control_port, "/")[1])
         time.sleep(0.1)
+
+
+async def answer_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    "Answer a request with nothing."
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+def serve_nothing(port: int) -> None:
+    "The control server."
+    async def serve() -> None:
+        server = await asyncio.start_server(answer_nothing, HOST, port)
+        await server.serve_forever()
+    asyncio.run(serve())
 
 
 def watch_memory(server: psutil.Process, until: float, seen: Seen) -> None:
@@ -291,7 +318,7 @@ def watch_memory(server: psutil.Process, until: float, seen: Seen) -> None:
         time.sleep(0.05)
 
 
-def run(name: str, port: int, seconds: float, server: psutil.Process) -> Seen:
+def run(name: str, port: int, control_port: int, seconds: float, server: psutil.Process) -> Seen:
     "One attack, and what honest clients saw meanwhile."
     seen, until = Seen(), time.monotonic() + seconds
     image = encode(Image.effect_noise((640, 480), 60).convert("RGB"), "JPEG")
@@ -300,7 +327,7 @@ def run(name: str, port: int, seconds: float, server: psutil.Process) -> Seen:
     watchers = [
         threading.Thread(target=predict, args=(port, until, image, seen)),
         threading.Thread(target=predict, args=(port, until, image, seen)),
-        threading.Thread(target=watch_health, args=(port, until, seen)),
+        threading.Thread(target=watch_health, args=(port, control_port, until, seen)),
         threading.Thread(target=watch_memory, args=(server, until, seen)),
     ]
     for worker in (*attackers, *watchers):
@@ -330,7 +357,7 @@ def print_row(name: str, seen: Seen, base: float) -> None:
     nearly_worst = health[int(0.99 * len(health))]
     growth = max(seen.memory) - base
     print(f"{name:34}{seen.answers['200']:8}{seen.answers['503']:8}{lost:6}{statistics.median(health):10.1f}"
-          f"{nearly_worst:10.1f}{health[-1]:10.1f}{growth:12.0f}", flush=True)
+          f"{nearly_worst:10.1f}{health[-1]:10.1f}{max(seen.control):10.1f}{growth:12.0f}", flush=True)
 
 
 def main() -> None:
@@ -343,15 +370,21 @@ def main() -> None:
     port = free_port()
     process, _ = start_server(arguments.model, port)
     server = psutil.Process(process.pid)
+    control_port = free_port()
+    control = multiprocessing.get_context("spawn").Process(target=serve_nothing, args=(control_port,), daemon=True)
+    control.start()
     try:
         base = memory_in_use(port, server)
         print(f"{arguments.model.name}, {psutil.cpu_count()} processors, load {psutil.getloadavg()[0]:.1f}, "
               f"the server takes up to {base:.0f} MiB for one image; health in ms, growth in MiB")
-        print(f"{'attack':34}{'200':>8}{'503':>8}{'lost':>6}{'median':>10}{'99 %':>10}{'worst':>10}{'growth':>12}")
+        print(f"{'attack':34}{'200':>8}{'503':>8}{'lost':>6}{'median':>10}{'99 %':>10}{'worst':>10}"
+              f"{'control':>10}{'growth':>12}")
         for name in arguments.only:
-            print_row(name, run(name, port, arguments.seconds / len(arguments.only), server), base)
+            seconds = arguments.seconds / len(arguments.only)
+            print_row(name, run(name, port, control_port, seconds, server), base)
         print(f"load at the end {psutil.getloadavg()[0]:.1f}")
     finally:
+        control.kill()
         process.kill()
         process.wait()
 
