@@ -918,6 +918,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'nbs_lib.learner._fastai_unet': ('learner.html#_fastai_unet', 'nbs_lib/learner.py'),
                                  'nbs_lib.learner._few_convolutions': ('learner.html#_few_convolutions', 'nbs_lib/learner.py'),
                                  'nbs_lib.learner._lowest_dice': ('learner.html#_lowest_dice', 'nbs_lib/learner.py'),
+                                 'nbs_lib.learner._measured_gain': ('learner.html#_measured_gain', 'nbs_lib/learner.py'),
                                  'nbs_lib.learner._new_learner': ('learner.html#_new_learner', 'nbs_lib/learner.py'),
                                  'nbs_lib.learner._one_cycle': ('learner.html#_one_cycle', 'nbs_lib/learner.py'),
                                  'nbs_lib.learner._one_thread': ('learner.html#_one_thread', 'nbs_lib/learner.py'),

@@ -137,6 +137,20 @@ def test_the_gain_of_bfloat16_is_measured_once():
     assert learner.bf16_gain() == learner.bf16_gain()
 
 
+@pytest.mark.parametrize("slow, steps", [(10.0, 4), (1.5, 14)])
+def test_the_gain_of_bfloat16_is_measured_for_long_only_where_there_may_be_one(slow, steps, monkeypatch):
+    "Without instructions for it a step takes so long that a few whole measurements would take a minute."
+    measured = []
+
+    def seconds(net, images, bf16, clock):
+        measured.append(bf16)
+        return slow if bf16 else 1.0
+
+    monkeypatch.setattr(learner, "_convolution_seconds", seconds)
+    assert learner.bf16_gain.__wrapped__("cpu") == pytest.approx(1/slow)
+    assert len(measured) == steps
+
+
 # saved models
 
 
