@@ -561,11 +561,10 @@ def held_out_in_training(
 
 # %% ../nbs/16_export.ipynb #dadef224
 def export_int8(
-    path,   # NAME.onnx from `export_onnx`
-    folder, # The data set the model was trained on
+    path, # NAME.onnx from `export_onnx`
+    data, # The data set the model was trained on, from `find_pairs`
 ):
     "`write_int8` with what the model's training saw and what it held out; says so where that cannot be known."
-    data = find_pairs(folder)
     held_out = held_out_in_training(path, data)
     train = sorted(set(range(len(data))) - set(held_out))
     return write_int8(path, data, train, held_out)
@@ -603,8 +602,9 @@ def seg_export(
     data: str = '', # The data set it was trained on: also write NAME.int8.onnx, several times faster, if good enough
 ):
     "Turn trained weights into one ONNX file that seg_predict, seg_eval and seg_serve use."
+    pairs = find_pairs(data) if data else None  # a wrong folder is said before the long work
     path = export_onnx(weights, out)
     print(export_sentence(path, read_json(manifest_path(path), 'export again')))
-    if data:
-        good, found = export_int8(path, data)
+    if pairs:
+        good, found = export_int8(path, pairs)
         print(int8_sentence(path.with_suffix('.int8.onnx'), good, found))

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from nbs_lib.tools.examples import example_rooms
 
-ARCH = "unet:tu-resnet10t"
+ARCH = "unet:tu-test_resnet"
 
 
 @pytest.fixture

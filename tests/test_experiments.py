@@ -9,12 +9,11 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT, run_cells
-from forked import run_forked
+from forked import run_forked, run_notebook
 from PIL import Image
 
 from nbs_lib.core import SegError
 from nbs_lib.layouts import FACES, find_pairs
-from nbs_lib.tools.series import execute
 from nbs_lib.train import seg_train
 
 TINY_VOC = dict(
@@ -83,12 +82,10 @@ def test_own_data(own):
 
 
 @pytest.mark.parametrize('name, parameters', TINY)
-def test_runs(name, parameters, rooms, own, bsds, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT/'experiments')
+def test_runs(name, parameters, rooms, own, bsds, tmp_path):
     folders = dict(rooms=rooms, bsds=bsds, faces=own/'faces', voc=own/'voc', out=tmp_path)
     values = {key: v.format(**folders) if isinstance(v, str) else v for key, v in parameters.items()}
-    done = execute(f'{name}.ipynb', values, tmp_path/'out.ipynb', progress=lambda line: None)
-    assert all(cell.execution_count for cell in done.cells if cell.cell_type == 'code')
+    run_notebook(ROOT/'experiments'/f'{name}.ipynb', values)
 
 
 def test_a_tar_that_is_not_the_official_one_is_refused(own, tmp_path, monkeypatch):

@@ -27,8 +27,8 @@ from nbs_lib.tools.night import (
 )
 from nbs_lib.train import Step
 
-ARCH = "unet:tu-resnet10t"
-MODEL_32, MODEL_64 = "smp_unet_tu-resnet10t_32", "smp_unet_tu-resnet10t_64"
+ARCH = "unet:tu-test_resnet"
+MODEL_32, MODEL_64 = "smp_unet_tu-test_resnet_32", "smp_unet_tu-test_resnet_64"
 
 
 def quiet(line: str) -> None:
@@ -200,7 +200,8 @@ def test_the_day_on_a_gpu(toy, tmp_path, monkeypatch):
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(joined.eval()(images), whole.eval()(images), atol=0.02, rtol=0.02)
-    load_weights(join_parts(out / "weights" / "camvid" / "smp_unet_tu-resnet10t_32x64.parts.json", tmp_path / "joined"))
+    camvid = out / "weights" / "camvid" / "smp_unet_tu-test_resnet_32x64.parts.json"
+    load_weights(join_parts(camvid, tmp_path / "joined"))
 
 
 def test_a_damaged_part_is_named(tmp_path):
