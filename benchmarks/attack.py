@@ -24,7 +24,8 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -360,33 +361,59 @@ def print_row(name: str, seen: Seen, base: float) -> None:
           f"{nearly_worst:10.1f}{health[-1]:10.1f}{max(seen.control):10.1f}{growth:12.0f}", flush=True)
 
 
-def main() -> None:
-    "Run all attacks and print the table."
+@contextmanager
+def control_server() -> Iterator[int]:
+    "The port of a server that does nothing, as long as it is needed."
+    port = free_port()
+    process = multiprocessing.get_context("spawn").Process(target=serve_nothing, args=(port,), daemon=True)
+    process.start()
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def attacked_server(model: Path, port: int) -> Iterator[psutil.Process]:
+    "The process of `seg_serve`, as long as it is needed."
+    process, _ = start_server(model, port)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def print_head(model: Path, base: float) -> None:
+    "What was measured on what, and the names of the columns."
+    print(f"{model.name}, {psutil.cpu_count()} processors, load {psutil.getloadavg()[0]:.1f}, "
+          f"the server takes up to {base:.0f} MiB for one image; health in ms, growth in MiB")
+    columns = (("200", 8), ("503", 8), ("lost", 6), ("median", 10), ("99 %", 10), ("worst", 10), ("control", 10),
+               ("growth", 12))
+    print(f"{'attack':34}" + "".join(name.rjust(width) for name, width in columns), flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    "What the user asks for."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60, help="for all attacks together")
     parser.add_argument("--only", nargs="+", default=list(ATTACKS), help="names of attacks")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    "Run all attacks and print the table."
+    arguments = parse_arguments()
+    seconds = arguments.seconds / len(arguments.only)
     port = free_port()
-    process, _ = start_server(arguments.model, port)
-    server = psutil.Process(process.pid)
-    control_port = free_port()
-    control = multiprocessing.get_context("spawn").Process(target=serve_nothing, args=(control_port,), daemon=True)
-    control.start()
-    try:
+    with attacked_server(arguments.model, port) as server, control_server() as control_port:
         base = memory_in_use(port, server)
-        print(f"{arguments.model.name}, {psutil.cpu_count()} processors, load {psutil.getloadavg()[0]:.1f}, "
-              f"the server takes up to {base:.0f} MiB for one image; health in ms, growth in MiB")
-        print(f"{'attack':34}{'200':>8}{'503':>8}{'lost':>6}{'median':>10}{'99 %':>10}{'worst':>10}"
-              f"{'control':>10}{'growth':>12}")
+        print_head(arguments.model, base)
         for name in arguments.only:
-            seconds = arguments.seconds / len(arguments.only)
             print_row(name, run(name, port, control_port, seconds, server), base)
-        print(f"load at the end {psutil.getloadavg()[0]:.1f}")
-    finally:
-        control.kill()
-        process.kill()
-        process.wait()
+    print(f"load at the end {psutil.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

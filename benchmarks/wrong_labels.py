@@ -5,6 +5,7 @@ many of those rooms are among the first 15 and the first 30 by `disagreement`, a
 """
 
 import argparse
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from nbs_lib.layouts import find_pairs
 from nbs_lib.predict import Prediction, Predictor, held_out_pairs, print_doubt
 from nbs_lib.tools.browse import disagreement
 
-ORDERS = ("by region (disagreement)", "by mean contradiction of the pair")
+SHARES = (0.0025, 0.05)  # of the image that a piece must cover at least
 
 
 def pieces(mask: np.ndarray, furniture: list[int], least: int) -> list[np.ndarray]:
@@ -44,23 +45,62 @@ def swap_labels(
     return wrong
 
 
-def order_by_region(data: SegData, indices: list[int], images: list, masks: list, said: list[Prediction]) -> list[int]:
-    "The rooms, most suspicious first, as `disagreement` orders them."
-    answers = iter(said)
+@dataclass(frozen=True)
+class Rooms:
+    "Held-out pairs, and what the model says of them."
+
+    data: SegData
+    indices: list[int]       # their places in the data
+    images: list             # RGB Pillow images
+    masks: list[np.ndarray]  # as they are in the data
+    said: list[Prediction]
+
+
+def read_rooms(data: SegData, indices: list[int], predictor: Predictor) -> Rooms:
+    "Read pairs, and ask the model about each."
+    pairs = [data.read(i) for i in indices]
+    images = [image for image, _ in pairs]
+    masks = [mask for _, mask in pairs]
+    return Rooms(data, indices, images, masks, [predictor(image) for image in images])
+
+
+def order_by_region(rooms: Rooms, masks: list[np.ndarray]) -> list[int]:
+    "The rooms with these masks, most suspicious first, as `disagreement` orders them."
+    answers = iter(rooms.said)
 
     def predictor(_):
         return next(answers)
 
-    predictor.labels = data.labels
-    pairs = [data.pairs[i] for i in indices]
-    swapped = SimpleNamespace(labels=data.labels, pairs=pairs, read=lambda r: (images[r], masks[r]))
-    return [found["index"] for found in disagreement(swapped, predictor, range(len(images)))]
+    predictor.labels = rooms.data.labels
+    pairs = [rooms.data.pairs[i] for i in rooms.indices]
+    swapped = SimpleNamespace(labels=rooms.data.labels, pairs=pairs, read=lambda r: (rooms.images[r], masks[r]))
+    return [found["index"] for found in disagreement(swapped, predictor, range(len(pairs)))]
 
 
-def order_by_mean(masks: list[np.ndarray], said: list[Prediction]) -> list[int]:
-    "The rooms, most suspicious first, by how surely the model contradicts on average."
-    means = [((p.mask != mask) * p.confidence.astype(float)).mean() for p, mask in zip(said, masks, strict=True)]
-    return np.argsort([-mean for mean in means]).tolist()
+def order_by_mean(rooms: Rooms, masks: list[np.ndarray]) -> list[int]:
+    "The rooms with these masks, most suspicious first, by how surely the model contradicts on average."
+    contradictions = [(p.mask != mask) * p.confidence.astype(float) for p, mask in zip(rooms.said, masks, strict=True)]
+    return np.argsort([-contradiction.mean() for contradiction in contradictions]).tolist()
+
+
+ORDERS = {"by region (disagreement)": order_by_region, "by mean contradiction of the pair": order_by_mean}
+
+
+def count_found(rooms: Rooms, furniture: list[int], share: float, swaps: int, seed: int) -> dict[str, tuple[int, int]]:
+    "{order: how many of the swapped rooms are among its first `swaps`, and among twice as many}."
+    masks = [mask.copy() for mask in rooms.masks]
+    wrong = set(swap_labels(np.random.default_rng(seed), masks, furniture, share, swaps))
+    orders = {name: order(rooms, masks) for name, order in ORDERS.items()}
+    return {name: (len(wrong & set(order[:swaps])), len(wrong & set(order[:2 * swaps])))
+            for name, order in orders.items()}
+
+
+def print_found(share: float, swaps: int, draws: list[dict[str, tuple[int, int]]]) -> None:
+    "The means over all draws, a line for each order."
+    for name in ORDERS:
+        first, twice = np.mean([found[name] for found in draws], axis=0)
+        print(f"pieces of {share:.2%} of the image or more, {name}: {first:.1f} of {swaps} swapped rooms "
+              f"among the first {swaps}, {twice:.1f} among the first {2 * swaps}", flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,27 +114,19 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    a = parse_arguments()
-    predictor, data = Predictor(a.model), find_pairs(a.data)
+    "Swap, look and count, for small pieces and for large ones."
+    arguments = parse_arguments()
+    predictor, data = Predictor(arguments.model), find_pairs(arguments.data)
     honest = held_out_pairs(data, predictor.meta.get("split", {}))
     print_doubt(honest, "wrong_labels")
-    indices = honest.indices[:a.rooms]
-    images, masks = zip(*(data.read(i) for i in indices), strict=True)
-    said = [predictor(image) for image in images]
+    rooms = read_rooms(data, honest.indices[:arguments.rooms], predictor)
     furniture = [value for value, code in enumerate(data.labels.codes) if code.startswith("furniture")]
-    for share in (0.0025, 0.05):
-        found = np.zeros((a.draws, 2, 2))
-        for draw in range(a.draws):
-            changed = [mask.copy() for mask in masks]
-            wrong = swap_labels(np.random.default_rng(draw), changed, furniture, share, a.swaps)
-            orders = order_by_region(data, indices, images, changed, said), order_by_mean(changed, said)
-            for row, order in enumerate(orders):
-                for column, n in enumerate((a.swaps, 2 * a.swaps)):
-                    found[draw, row, column] = len(set(order[:n]) & set(wrong))
-        for name, (first, twice) in zip(ORDERS, found.mean(0), strict=True):
-            print(f"pieces of {share:.2%} of the image or more, {name}: {first:.1f} of {a.swaps} swapped rooms "
-                  f"among the first {a.swaps}, {twice:.1f} among the first {2 * a.swaps}", flush=True)
-    print(f"{len(images)} held-out rooms of {images[0].width} px, {predictor}, mean of {a.draws} draws")
+    for share in SHARES:
+        seeds = range(arguments.draws)
+        draws = [count_found(rooms, furniture, share, arguments.swaps, seed) for seed in seeds]
+        print_found(share, arguments.swaps, draws)
+    print(f"{len(rooms.images)} held-out rooms of {rooms.images[0].width} px, {predictor}, "
+          f"mean of {arguments.draws} draws")
 
 
 if __name__ == "__main__":
