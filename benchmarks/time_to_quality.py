@@ -12,6 +12,8 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -99,6 +101,15 @@ def watch_ours(data: SegData, size: int, minutes: float, arch: str) -> list[Mome
     return watch.moments
 
 
+@dataclass(frozen=True)
+class Way:
+    "One of the two that are compared."
+
+    name: str
+    watch: Callable[[SegData, int, float, str], list[Moment]]
+    cycles: str  # minutes of each cycle to try, separated by spaces
+
+
 def earliest(moments: list[Moment], target: float) -> float:
     "Minutes until the Dice was reached; infinite where it was not."
     return min((moment.minutes for moment in moments if moment.dice >= target), default=math.inf)
@@ -110,23 +121,33 @@ def row(name: str, target: float, minutes: float, limit: str) -> str:
     return f"Dice {target:.2f}  {name:40} {reached}"
 
 
+def run_cycles(way: Way, data: SegData, size: int, arch: str) -> list[Moment]:
+    "All cycles of one way, one after another, each from the beginning."
+    moments: list[Moment] = []
+    for minutes in way.cycles.split():
+        print(f"{way.name}: one cycle of {minutes} minutes", flush=True)
+        moments += way.watch(data, size, float(minutes), arch)
+    return moments
+
+
+def print_target(target: float, stock: tuple[Way, list[Moment]], ours: tuple[Way, list[Moment]]) -> None:
+    "When each way reached the Dice, and how many times faster ours was."
+    minutes = [earliest(moments, target) for _, moments in (stock, ours)]
+    for (way, _), reached in zip((stock, ours), minutes, strict=True):
+        print(row(way.name, target, reached, way.cycles.replace(" ", " or ")))
+    factor = minutes[0] / minutes[1]
+    if math.isfinite(factor):
+        print(f"Dice {target:.2f}  ours is {factor:.1f} times as fast")
+
+
 def main(folder: str, size: str = "128", stock: str = "20 60", ours: str = "4 12", arch: str = "unet:resnet18") -> None:
+    "Run both ways, and print when each reached what."
     data = find_pairs(folder)
     print(f"{len(data)} pairs, {size} px, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    ways = {STOCK: (watch_stock, stock), OURS.format(arch=arch): (watch_ours, ours)}
-    found: dict[str, list[Moment]] = {}
-    for name, (watch, cycles) in ways.items():
-        found[name] = []
-        for minutes in cycles.split():
-            print(f"{name}: one cycle of {minutes} minutes", flush=True)
-            found[name] += watch(data, int(size), float(minutes), arch)
+    ways = Way(STOCK, watch_stock, stock), Way(OURS.format(arch=arch), watch_ours, ours)
+    found = [(way, run_cycles(way, data, int(size), arch)) for way in ways]
     for target in TARGETS:
-        times = {name: earliest(moments, target) for name, moments in found.items()}
-        for name, minutes in times.items():
-            print(row(name, target, minutes, ways[name][1].replace(" ", " or ")))
-        factor = times[STOCK] / times[OURS.format(arch=arch)]
-        if math.isfinite(factor):
-            print(f"Dice {target:.2f}  ours is {factor:.1f} times as fast")
+        print_target(target, *found)
 
 
 if __name__ == "__main__":
