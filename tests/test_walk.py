@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -232,8 +233,8 @@ def test_a_lost_server_is_said_and_found_again():
 
 # --- a real window ------------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def screen():
+@contextmanager
+def opened_screen() -> Iterator[str]:
     "A display of its own, without a person"
     missing = [name for name in ("Xvfb", "xdotool") if not shutil.which(name)]
     if missing:
@@ -246,6 +247,12 @@ def screen():
         yield f":{file.readline().strip()}"
     process.terminate()
     process.wait()
+
+
+@pytest.fixture(scope="module")
+def screen():
+    with opened_screen() as display:
+        yield display
 
 
 @pytest.fixture
@@ -265,6 +272,29 @@ def test_each_key_does_what_it_says(screen, elsewhere):
 
 def test_an_overlay_has_no_seam(screen, elsewhere):
     assert elsewhere.submit(colors_of_an_overlay, screen).result(timeout=60) == 1
+
+
+DRAW_TWICE = """
+from virtual_room import Camera, make_room
+from virtual_room.render import FastRenderer
+
+renderer = FastRenderer(32)
+for seed in range(2):
+    renderer.show(make_room(seed))
+    renderer.mask(Camera((0.0, 0.0, 1.5), (0.0, 2.0, 1.0), fov=60))
+    print("drawn", flush=True)
+    input()
+"""
+
+
+def test_rooms_are_drawn_on_when_the_screen_goes_away():
+    with opened_screen() as display:
+        environment = os.environ | dict(DISPLAY=display)
+        drawing = subprocess.Popen([sys.executable, "-c", DRAW_TWICE], cwd=REPO, env=environment, text=True,
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert drawing.stdout.readline() == "drawn\n"
+    rest, _ = drawing.communicate("\n\n", timeout=60)
+    assert rest == "drawn\n" and drawing.returncode == 0
 
 
 def walk(display: str, *words) -> subprocess.CompletedProcess:

@@ -58,7 +58,7 @@ class FastRenderer:
         self.tiles = -(-size * MASK_SAMPLING // LARGEST)  # of a side
         self.tile = -(-size // self.tiles)  # pixels of a tile's side
         self.engine = p3.GraphicsEngine()
-        self.pipe = software_pipe()
+        self.pipe = offscreen_pipe()
         self.root = _scene_root("rooms")
         self.room = self.root.attachNewNode("room")
         self.color: View | None = None
@@ -235,9 +235,8 @@ def _scene_root(name: str) -> p3.NodePath:
     return root
 
 
-@lru_cache(maxsize=1)
 def software_pipe() -> p3.GraphicsPipe:
-    "The software renderer, loaded once a process. Raises `SegError` where it does not load"
+    "The software renderer, which may open windows. Raises `SegError` where it does not load"
     p3.loadPrcFileData("virtual_room", _SETTINGS)
     pipe = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3tinydisplay")
     if pipe:
@@ -249,9 +248,22 @@ def software_pipe() -> p3.GraphicsPipe:
     raise SegError(f"Panda3D's software renderer p3tinydisplay does not load; {remedy}")
 
 
+@lru_cache(maxsize=1)
+def offscreen_pipe() -> p3.GraphicsPipe:
+    """The software renderer without a screen, loaded once a process. Raises `SegError` where it does not load.
+
+    Panda3D connects to any screen that it finds, and ends the process when that screen goes away.
+    """
+    page = p3.loadPrcFileData("no screen", "display none")
+    try:
+        return software_pipe()
+    finally:
+        p3.unloadPrcFile(page)
+
+
 def driver() -> str:
     "What draws: the same bytes come from the same driver only"
-    return f"Panda3D {p3.PandaSystem.getVersionString()} {software_pipe().getInterfaceName()}"
+    return f"Panda3D {p3.PandaSystem.getVersionString()} {offscreen_pipe().getInterfaceName()}"
 
 
 def vertex_colors() -> p3.RenderState:
