@@ -235,8 +235,8 @@ def _scene_root(name: str) -> p3.NodePath:
     return root
 
 
-def software_pipe() -> p3.GraphicsPipe:
-    "The software renderer, which may open windows. Raises `SegError` where it does not load"
+def _software_pipe() -> p3.GraphicsPipe:
+    "A pipe of the software renderer. Raises `SegError` where it does not load"
     p3.loadPrcFileData("virtual_room", _SETTINGS)
     pipe = p3.GraphicsPipeSelection.getGlobalPtr().makeModulePipe("p3tinydisplay")
     if pipe:
@@ -256,9 +256,15 @@ def offscreen_pipe() -> p3.GraphicsPipe:
     """
     page = p3.loadPrcFileData("no screen", "display none")
     try:
-        return software_pipe()
+        return _software_pipe()
     finally:
         p3.unloadPrcFile(page)
+
+
+@lru_cache(maxsize=1)
+def window_pipe() -> p3.GraphicsPipe:
+    "The software renderer on the screen of DISPLAY; once a process, for it must outlive its windows."
+    return _software_pipe()
 
 
 def driver() -> str:

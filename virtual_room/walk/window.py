@@ -15,7 +15,7 @@ from PIL import Image
 from nbs_lib.core import SegError, atomic_path
 from virtual_room.light import Surfaces
 from virtual_room.panda import draw
-from virtual_room.render import FAR, assembled, software_pipe, vertex_colors
+from virtual_room.render import FAR, assembled, vertex_colors, window_pipe
 from virtual_room.renderer import NEAR, curves
 from virtual_room.scene import Camera
 
@@ -46,7 +46,7 @@ class Window:
         frame = p3.WindowProperties.size(self.size, self.size)
         frame.setTitle(title)
         frame.setFixedSize(True)
-        window = self.engine.makeOutput(software_pipe(), title, 0, properties, frame, p3.GraphicsPipe.BFRequireWindow)
+        window = self.engine.makeOutput(window_pipe(), title, 0, properties, frame, p3.GraphicsPipe.BFRequireWindow)
         if window is None:
             raise SegError(NO_SCREEN)
         return window
