@@ -354,8 +354,8 @@ def spared_convolutions(
 # %% ../nbs/16_export.ipynb #7603ab19
 QUANTIZATION = dict(
     quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    op_types_to_quantize=['Conv', 'Concat', 'MaxPool', 'Relu'], calibrate_method=CalibrationMethod.Percentile,
-    extra_options=dict(CalibPercentile=99.999, CalibStridedMinMax=1))  # one image's tensors in memory at a time
+    op_types_to_quantize=['Conv', 'Concat', 'MaxPool', 'Relu'], calibrate_method=CalibrationMethod.MinMax,
+    extra_options=dict(CalibStridedMinMax=1))  # one image's tensors in memory at a time
 
 def quantized(
     path,   # ONNX file from `write_onnx`
