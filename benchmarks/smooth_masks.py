@@ -1,10 +1,10 @@
-"""Masks enlarged by the scores of the labels beside masks enlarged by nearest neighbor, at the images' own size.
+"""Masks enlarged by nearest neighbor, by the scores of the labels, and by test-time augmentation, at the images' size.
 
     python benchmarks/smooth_masks.py DATA [MODEL.onnx] [MAPPING] [ONLY]
 
 DATA is any data set that `seg_eval` reads; MAPPING is for data with other labels, and ONLY scores only the images that
 show that label. Without a model, the starter model is taken. The time is that of a whole prediction, one image after
-the other, both ways in turns.
+the other, all ways in turns.
 """
 import statistics
 import sys
@@ -50,7 +50,8 @@ def table_line(name: str, n: int, found: dict[str, float], ms: float) -> str:
 def main(folder: str, model: str = "", mapping: str = "", only: str = "") -> None:
     data = find_pairs(folder)
     smooth = Predictor(model)
-    predictors = {"nearest neighbor": Predictor(model, smooth=False), "by scores": smooth}
+    nearest, patient = Predictor(model, smooth=False), Predictor(model, tta=True)
+    predictors = {"nearest neighbor": nearest, "by scores": smooth, "by scores, tta": patient}
     scoring = make_scoring(smooth, data, mapping)
     images = [data.read(i)[0] for i in range(min(TIMED, len(data)))]
     ms = prediction_ms(predictors, images)

@@ -324,7 +324,7 @@ def model_facts(
 ):
     "What a report says about the model."
     return dict(file=predictor.path.name, sha256=predictor.sha256, arch=predictor.meta.get('arch'),
-                size=list(predictor.size), provider=predictor.provider)
+                size=list(predictor.size), provider=predictor.provider, tta=predictor.tta)
 
 def result_facts(
     matrix,  # From `evaluate`
@@ -448,10 +448,11 @@ def seg_eval(
     seed: int = None,            # Draw that split again, with this seed
     fit: str = 'stretch',        # Resize mode: stretch, letterbox (keeps shapes) or sliding_window (keeps pixels)
     provider: str = 'cpu',       # Execution provider: cpu, cuda, openvino …
+    tta: bool = False,           # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
 ):
     "Score an exported model on labelled images, at their own size."
     how = scoring_options(only, mapping, fit)  # a wrong name is said before the model is loaded
-    predictor, pairs = Predictor(model, provider), find_pairs(data, layout)
+    predictor, pairs = Predictor(model, provider, tta=tta), find_pairs(data, layout)
     scoring = choose_scoring(predictor, pairs, mapping)
     indices = None
     if valid_only:

@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', 'CANNOT_KNOW', 'RESIZE_MODES', 'OLD_RESIZE_MODES',
-           'SMOOTH_PIXELS', 'STARTER', 'export_again', 'manifest_path', 'manifest_sha256', 'check_one_file',
-           'check_manifest', 'read_bytes', 'unpacked', 'read_model', 'shorten', 'tensor_types', 'has_logits',
-           'check_graph', 'installed_providers', 'find_provider', 'session_options', 'OpenVinoSession', 'read_session',
-           'check_started', 'open_openvino', 'open_session', 'is_whole_number', 'are_whole_numbers', 'check_net_size',
-           'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats', 'is_label_name', 'check_label_names',
-           'check_label_colors', 'check_label_values', 'check_background', 'check_label_table', 'check_split',
-           'check_format', 'decode_claims', 'read_claims', 'check_claims', 'read_props', 'read_metadata', 'HeldOut',
-           'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage', 'stretch', 'letterbox', 'to_net_size',
-           'to_image_size', 'enlarge_scores', 'smooth_size', 'Window', 'window_starts', 'sliding_windows',
-           'count_windows', 'Prediction', 'is_net_input', 'check_net_input', 'check_shape', 'check_logits',
-           'check_values', 'as_image', 'group_by_shape', 'window_pairs', 'at_least', 'predict_windows', 'starter_model',
-           'Predictor', 'run_session', 'enlarge_mask', 'need_enlarging', 'side_by_side', 'overlay_with_legend',
-           'free_name', 'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed',
-           'predict_file', 'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
+           'SMOOTH_PIXELS', 'STARTER', 'VIEW_SCALES', 'LARGEST_ASPECT', 'export_again', 'manifest_path',
+           'manifest_sha256', 'check_one_file', 'check_manifest', 'read_bytes', 'unpacked', 'read_model', 'shorten',
+           'tensor_types', 'has_logits', 'check_graph', 'installed_providers', 'find_provider', 'session_options',
+           'OpenVinoSession', 'read_session', 'check_started', 'open_openvino', 'open_session', 'is_whole_number',
+           'are_whole_numbers', 'check_net_size', 'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats',
+           'is_label_name', 'check_label_names', 'check_label_colors', 'check_label_values', 'check_background',
+           'check_label_table', 'check_split', 'check_format', 'decode_claims', 'read_claims', 'check_claims',
+           'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage',
+           'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'enlarge_scores', 'smooth_size', 'window_starts',
+           'window_slices', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input', 'check_shape',
+           'check_logits', 'check_values', 'as_image', 'group_by_shape', 'at_least', 'window_weights',
+           'predict_windows', 'starter_model', 'Predictor', 'run_session', 'enlarge_mask', 'need_enlarging',
+           'side_of_view', 'view_size', 'softmax', 'resize_scores', 'side_by_side', 'overlay_with_legend', 'free_name',
+           'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'predict_file',
+           'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
 import gzip
@@ -650,42 +651,31 @@ def smooth_size(
         return size
     return max(1, int(size[0]*scale)), max(1, int(size[1]*scale))
 
-# %% ../nbs/15_predict.ipynb #1d408ff6
-class Window(NamedTuple):
-    "Where a window lies along one side of a photo, in pixels."
-    start: int # Where it begins
-    first: int # The first pixel that it decides
-    last: int  # Behind the last pixel that it decides
-
 # %% ../nbs/15_predict.ipynb #fde9a379
 def window_starts(
     length, # Of the photo's side in pixels
     window, # Of the network's
 ):
-    "int array: where the windows begin. They are evenly spread and overlap by at least a quarter."
+    "List of int: where the windows begin. They are evenly spread and overlap by at least a quarter."
     overlap = window//4
     n = 1 if length <= window else math.ceil((length - overlap)/(window - overlap))
-    return np.linspace(0, max(0, length - window), n).round().astype(int)
-
-def sliding_windows(
-    length, # Of the photo's side in pixels
-    window, # Of the network's
-):
-    "List of `Window` along a side; together they decide each pixel exactly once."
-    starts = window_starts(length, window)
-    middles = (starts[:-1] + starts[1:] + window)//2
-    cuts = [0, *middles.tolist(), length]
-    return [Window(*numbers) for numbers in zip(starts.tolist(), cuts[:-1], cuts[1:], strict=True)]
+    return np.linspace(0, max(0, length - window), n).round().astype(int).tolist()
 
 # %% ../nbs/15_predict.ipynb #c06d42eb
+def window_slices(
+    shape, # (height, width, …) of the photo, at least as large as the network's
+    size,  # (height, width) of the network
+):
+    "List of (slice down, slice across), one a place that the network looks at."
+    starts = [window_starts(length, side) for length, side in zip(shape, size, strict=False)]
+    return [(slice(y, y + size[0]), slice(x, x + size[1])) for y, x in product(*starts)]
+
 def count_windows(
     image_size, # (width, height) of the photo
     size,       # (height, width) of the model
 ):
     "How often the network runs for one photo with a sliding window."
-    across = sliding_windows(image_size[0], size[1])
-    down = sliding_windows(image_size[1], size[0])
-    return len(across)*len(down)
+    return len(window_slices(image_size[::-1], size))
 
 # %% ../nbs/15_predict.ipynb #5efaa692
 @dataclass(frozen=True)
@@ -761,15 +751,6 @@ def group_by_shape(
     return list(groups.values())
 
 # %% ../nbs/15_predict.ipynb #1d27034b
-def window_pairs(
-    image, # RGB Pillow image
-    size,  # (height, width) of the model
-):
-    "Iterator of (`Window` down, `Window` across), one a place that the network looks at."
-    down = sliding_windows(image.height, size[0])
-    across = sliding_windows(image.width, size[1])
-    return product(down, across)
-
 def at_least(
     image, # RGB Pillow image
     size,  # (height, width)
@@ -782,14 +763,12 @@ def at_least(
     return photo
 
 # %% ../nbs/15_predict.ipynb #2de21bc6
-def _seen(window, length):
-    "The slice of a photo's side that the network sees, for a network of this length."
-    return slice(window.start, window.start + length)
-
-# %% ../nbs/15_predict.ipynb #2cf3e54a
-def _decided(window, start=0):
-    "The slice of pixels that a window decides, counted from `start`."
-    return slice(window.first - start, window.last - start)
+def window_weights(
+    size, # (height, width) of the network
+):
+    "float32 (height, width): how much a window's answer counts, 1 in the middle and nearly 0 at the edges."
+    down, across = (np.bartlett(side + 2)[1:-1] for side in size)
+    return np.outer(down, across).astype(np.float32)
 
 # %% ../nbs/15_predict.ipynb #6bca726f
 def predict_windows(
@@ -800,13 +779,16 @@ def predict_windows(
 ):
     "`Prediction` of a photo at its own resolution, window by window."
     photo = at_least(image, size, fill)
-    answer = np.empty((2, image.height, image.width), np.uint8)  # mask and confidence
-    for down, across in window_pairs(image, size):
-        seen = photo[None, _seen(down, size[0]), _seen(across, size[1])]
-        window_answer = np.concatenate(run(np.ascontiguousarray(seen)))
-        decided = window_answer[:, _decided(down, down.start), _decided(across, across.start)]
-        answer[:, _decided(down), _decided(across)] = decided
-    return Prediction(*answer)
+    weights = window_weights(size)
+    surest = np.full(photo.shape[:2], -1, np.float32)  # weighted confidence of the answer that is kept
+    answer = np.empty((2, *photo.shape[:2]), np.uint8)  # mask and confidence
+    for place in window_slices(photo.shape, size):
+        window_answer = np.concatenate(run(np.ascontiguousarray(photo[place][None])))
+        sureness = window_answer[1]*weights
+        better = sureness > surest[place]
+        surest[place][better] = sureness[better]
+        answer[:, *place][:, better] = window_answer[:, better]
+    return Prediction(*answer[:, :image.height, :image.width])
 
 # %% ../nbs/15_predict.ipynb #169d9107
 STARTER = files('nbs_lib')/'starter'/'starter.onnx.gz'
@@ -826,12 +808,16 @@ class Predictor:
         provider='cpu', # Where it shall run, see `find_provider`
         threads=None,   # How many; None: as many as this process may use
         smooth=True,    # Enlarge masks by the scores of the labels? Otherwise, and for old files, by nearest neighbor
+        tta=False,      # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
     ):
         self.path = Path(path or starter_model())
         data, self.sha256 = read_model(self.path)
         self.session = open_session(self.path, data, provider, threads)
         self.meta = read_metadata(self.session, self.path)
         self.smooth = smooth and has_logits(self.session)
+        self.tta = tta
+        if tta and not has_logits(self.session):
+            raise export_again(f"{self.path} gives no scores of the labels, which test-time augmentation needs")
 
     @property
     def labels(self):
@@ -956,14 +942,76 @@ def _whole(self:Predictor, images, fit):
         predictions |= dict(zip(group, found, strict=True))
     return [predictions[i] for i in range(len(images))]
 
+# %% ../nbs/15_predict.ipynb #3337ca66
+VIEW_SCALES = (2/3, 1) # of the network's size
+LARGEST_ASPECT = 2     # A panorama is squeezed to this shape
+
+def side_of_view(
+    length, # Wanted, in pixels
+):
+    "The nearest multiple of 32, which is what the network takes."
+    return max(32, 32*round(length/32))
+
+def view_size(
+    image_size, # (width, height) of the photo
+    size,       # (height, width) that the network was trained at
+    scale,      # One of `VIEW_SCALES`
+):
+    "(height, width) at which a photo is shown: its shape, with the network's shorter side times `scale`."
+    width, height = image_size
+    aspect = min(max(width, height)/min(width, height), LARGEST_ASPECT)
+    shorter = min(size)*scale
+    sides = side_of_view(shorter), side_of_view(shorter*aspect)
+    return sides if height <= width else sides[::-1]
+
+# %% ../nbs/15_predict.ipynb #1ffda8d7
+def softmax(
+    logits, # float32 (n_classes, height, width)
+):
+    "float32 of the same shape: probabilities, which add up to 1 at each pixel."
+    powers = np.exp(logits - logits.max(0))
+    return powers/powers.sum(0)
+
+def resize_scores(
+    scores, # float32 (n_classes, height, width)
+    shape,  # (height, width) that is wanted
+):
+    "float32 (n_classes, *shape), bilinear."
+    if scores.shape[1:] == shape:
+        return scores
+    size = shape[::-1]
+    return np.stack([Image.fromarray(label).resize(size, Image.Resampling.BILINEAR) for label in scores])
+
+# %% ../nbs/15_predict.ipynb #15b0ad58
+@patch
+def _probabilities(self:Predictor, image, size, fit):
+    "float32 (n_classes, h, w): mean over a photo and its mirror image, shown at `size`, (height, width)."
+    shown = to_net_size(image, size, fit, self.fill)
+    both = np.stack([shown.pixels, shown.pixels[:, ::-1]])
+    _, _, (plain, mirrored) = self.run_with_logits(both)
+    mean = (softmax(plain) + softmax(mirrored)[..., ::-1])/2
+    return mean[:, :shown.inside[0], :shown.inside[1]]
+
+@patch
+def _augmented(self:Predictor, image, fit):
+    "`Prediction` of a Pillow image by test-time augmentation."
+    views = [self._probabilities(image, view_size(image.size, self.size, scale), fit) for scale in VIEW_SCALES]
+    shape = views[-1].shape[1:]
+    mean = sum(resize_scores(view, shape) for view in views)/len(views)
+    mask = mean.argmax(0).astype(np.uint8)
+    confidence = (255*mean.max(0)).round().astype(np.uint8)
+    return _at_image_size(mask, confidence, mean, shape, image.size)
+
 # %% ../nbs/15_predict.ipynb #e62a5c71
 @patch
 def batch(self:Predictor,
     images,        # Photos: paths, Pillow images or uint8 arrays (height, width, 3), of any sizes
     fit='stretch', # How they are brought to the network's size, one of `RESIZE_MODES`
 ):
-    "List of `Prediction`, one a photo, in their order and at their sizes."
+    "List of `Prediction`, one a photo, in their order and at their sizes. With `tta`, not by a sliding window."
     images = [as_image(photo) for photo in images]
+    if self.tta:
+        return [self._augmented(image, fit) for image in images]
     if resize_mode(fit) == 'sliding_window':
         return [predict_windows(self.run, image, self.size, self.fill) for image in images]
     return self._whole(images, fit)
@@ -1143,12 +1191,13 @@ def seg_predict(
     out: str = 'predictions',  # Folder for mask/, overlay/ and confidence/
     fit: str = 'stretch',      # Resize mode: stretch, letterbox (keeps the shape) or sliding_window (keeps the pixels)
     provider: str = 'cpu',     # Execution provider: cpu, cuda, openvino …
+    tta: bool = False,         # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
 ):
     "Label photos with an exported model, or with the starter model; needs no torch."
     model, places = split_words(photos)
     check_usage(places)
     fit = resize_mode(fit)
-    predictor = Predictor(model, provider)
+    predictor = Predictor(model, provider, tta=tta)
     print(predictor)
     paths = find_photos(places)
     failed = predict_files(predictor, paths, out, fit)

@@ -21,7 +21,19 @@ from nbs_lib.datasets import split_pairs
 from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, seg_eval, summarize
 from nbs_lib.labels import ROOM_LABELS, LabelSet, read_labels, write_labels
 from nbs_lib.layouts import CAMVID, VOC, find_pairs
-from nbs_lib.predict import HeldOut, Predictor, held_out_pairs, letterbox, manifest_path, to_net_size
+from nbs_lib.predict import (
+    VIEW_SCALES,
+    HeldOut,
+    Predictor,
+    held_out_pairs,
+    letterbox,
+    manifest_path,
+    resize_scores,
+    softmax,
+    stretch,
+    to_net_size,
+    view_size,
+)
 from nbs_lib.tools.examples import example_rooms
 
 NYUV2 = ROOT.parent/'shared'/'data'/'nyuv2'
@@ -350,6 +362,24 @@ def test_masks_are_enlarged_by_scores(fit, model, photo):
     stairs = Predictor(model, smooth=False)(image, fit).mask
     assert (predictor(image, fit).mask == expected).mean() > 0.99
     assert (stairs == expected).mean() < 0.99
+
+
+def test_tta_is_the_mean_of_four_views(model, photo):
+    "At two sizes in the photo's shape, each as it is and mirrored."
+    image = Image.open(photo).convert('RGB').resize((200, 100))
+    patient = Predictor(model, tta=True)
+    sizes = [view_size(image.size, patient.size, scale) for scale in VIEW_SCALES]
+    assert sizes == [(32, 32), (32, 64)]
+    probabilities = []
+    for size in sizes:
+        view = stretch(image, size).pixels[None]
+        plain, mirrored = patient.run_with_logits(view)[2], patient.run_with_logits(view[:, :, ::-1].copy())[2]
+        probabilities += [softmax(plain[0]), softmax(mirrored[0])[:, :, ::-1]]
+    mean = sum(resize_scores(scores, (100, 200)) for scores in probabilities)/4
+    answer = patient(image)
+    assert (answer.mask == mean.argmax(0)).mean() > 0.97  # the rest: enlarged at once here, in two steps there
+    assert (answer.mask != Predictor(model)(image).mask).any()
+    assert abs(int(answer.confidence.mean()) - 255*mean.max(0).mean()) < 5
 
 
 def test_a_mask_of_the_networks_size_is_not_changed(model, photo):
