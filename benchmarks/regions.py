@@ -16,11 +16,12 @@ from PIL import Image
 from nbs_lib.experiments.cues import cue_hierarchy, graph_regions, half_disc_difference, watershed_regions
 from nbs_lib.experiments.hierarchy import Hierarchy, best_thresholds, common_thresholds, ods, ois, set_scores
 from nbs_lib.experiments.one_image import cluster_responses, fit_clusters
-from nbs_lib.experiments.regions import kmeans_regions, read_annotators, read_bsds, slic_regions
+from nbs_lib.experiments.regions import kmeans_regions, read_annotators, read_bsds, resize_regions, slic_regions
 from nbs_lib.experiments.wnet import WNet, mean_classes, resized, train_wnet
 from nbs_lib.masks import read_image
 
 SIZE = 160  # shorter side at which images are cut into regions
+CLUSTERED = 64  # shorter side at which one network is fitted to one image
 VIEWS = (96, 160)  # shorter sides at which W-Net looks at them
 NETWORK = dict(n_classes=16, width=16, depth=3, dropout=0.1, stride=2)
 TRAINING = dict(size=96, bs=8, lr=3e-3, seed=0)
@@ -31,11 +32,11 @@ def by_cues(segment, image: Image.Image) -> Hierarchy:
     return cue_hierarchy(image, segment(image))
 
 
-def by_clusters(image: Image.Image) -> Hierarchy:
-    "One small network, fitted to this image"
-    responses = torch.from_numpy(cluster_responses(fit_clusters(image), image))
-    classes = responses.softmax(0).numpy()
-    return cue_hierarchy(image, slic_regions(image, 400), classes)
+def cluster_regions(image: Image.Image) -> np.ndarray:
+    "The regions of one small network, fitted to this image alone, made smaller first"
+    small = resized(image, CLUSTERED)
+    classes = cluster_responses(fit_clusters(small), small).argmax(0)
+    return resize_regions(classes, (image.height, image.width))
 
 
 def by_wnet(model: WNet, image: Image.Image) -> Hierarchy:
@@ -83,7 +84,7 @@ def main(root: str, out: str, steps: str = "1500", *wanted: str) -> None:
         "k-means": partial(by_cues, partial(kmeans_regions, k=16)),
         "SLIC": partial(by_cues, partial(slic_regions, n=400)),
         "graph-based": partial(by_cues, graph_regions),
-        "one image": by_clusters,
+        "one image": partial(by_cues, cluster_regions),
     }
     if not wanted or "W-Net" in wanted:
         model = trained_wnet([pair.image for pair in sides["train"]], Path(out), int(steps))

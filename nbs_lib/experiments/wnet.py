@@ -206,16 +206,23 @@ class WNet(nn.Module):
         "Logits (batch, K, height/stride, width/stride): one a cell of `stride` by `stride` pixels."
         return self.encoder(F.pixel_unshuffle(x*2 - 1, self.stride))
 
-    def encode(self, x):
-        "Probabilities (batch, K, height, width) of images (batch, 3, height, width) of 0 to 1."
-        logits = self.cells(x)
+    def enlarge(self, logits):
+        "Probabilities (batch, K, height, width) of logits (batch, K, height/stride, width/stride)."
         if self.stride > 1:
             logits = F.interpolate(logits, scale_factor=self.stride, mode='bilinear')
         return logits.softmax(1)
 
+    def rebuild(self, logits):
+        "The image (batch, 3, height, width) that the second U-Net makes of the probabilities of the cells."
+        return F.pixel_shuffle(self.decoder(logits.softmax(1)), self.stride)
+
+    def encode(self, x):
+        "Probabilities (batch, K, height, width) of images (batch, 3, height, width) of 0 to 1."
+        return self.enlarge(self.cells(x))
+
     def forward(self, x):
         "The image rebuilt, (batch, 3, height, width)."
-        return F.pixel_shuffle(self.decoder(self.cells(x).softmax(1)), self.stride)
+        return self.rebuild(self.cells(x))
 
 # %% ../../nbs/experiments/00_wnet.ipynb #aaa3fae6
 def resized(
@@ -477,10 +484,10 @@ def run_wnet(
     "Probabilities float32 (K, height, width) and the reconstruction uint8 (height, width, 3), at the resized size."
     image = resized(image, size)
     x = net_input(image, model.multiple).to(next(model.parameters()).device)
-    p = model.eval().encode(x)
-    rebuilt = model.decoder(p)
+    logits = model.eval().cells(x)
+    p, rebuilt = model.enlarge(logits)[0], model.rebuild(logits)[0]
     inside = slice(image.height), slice(image.width)
-    return p[0][:, *inside].cpu().numpy(), as_pixels(rebuilt[0][:, *inside])
+    return p[:, *inside].cpu().numpy(), as_pixels(rebuilt[:, *inside])
 
 # %% ../../nbs/experiments/00_wnet.ipynb #52b0327f
 def classes_of_view(model, image, size, mirrored, shape):
