@@ -19,7 +19,8 @@ from nbs_lib.train import seg_train
 TINY_VOC = dict(
     MODELS='{out}', ARCH='unet:resnet18', COMPARED=['jaccard'], LONGEST=64, BS=4, EPOCHS=1, EPOCHS_COMPARED=1)
 TINY_WNET = dict(
-    MODELS='{out}', SIZE=32, CLASSES=4, WIDTH=4, DEPTH=2, BS=2, STEPS_ONE=3, STEPS=4, PICTURES=8, JUDGED=2)
+    MODELS='{out}', SIZE=32, CLASSES=4, WIDTH=4, DEPTH=2, BS=2, STEPS_ONE=3, STEPS=4, PICTURES=8, JUDGED=2,
+    SEGMENTED=48, VIEWS=[32])
 # (notebook, its parameters at the smallest scale that touches every cell)
 # {rooms}, {bsds}, {faces}, {voc} and {out} stand for folders
 TINY = [

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['neighbor_offsets', 'shifted_views', 'check_unit_range', 'affinities', 'add_both_ways', 'offsets_inside',
-           'affinity_sums', 'soft_ncut', 'convolution', 'conv_block', 'down_blocks', 'up_blocks', 'UNet', 'WNet',
-           'resized', 'crop_square', 'random_square', 'random_batch', 'wnet_loss', 'check_loss', 'update',
-           'check_recipe', 'read_checkpoint', 'restore_weights', 'restore', 'write_checkpoint', 'make_optimizers',
-           'cosine_lr', 'describe_files', 'step_batch', 'train_step', 'start_history', 'is_checkpoint_due',
-           'train_wnet', 'net_input', 'as_pixels', 'run_wnet', 'psnr']
+           'affinity_sums', 'soft_ncut', 'multiscale_ncut', 'convolution', 'conv_block', 'down_blocks', 'up_blocks',
+           'UNet', 'WNet', 'resized', 'crop_square', 'random_square', 'random_batch', 'wnet_loss', 'check_loss',
+           'update', 'check_recipe', 'read_checkpoint', 'restore_weights', 'restore', 'write_checkpoint',
+           'make_optimizers', 'cosine_lr', 'describe_files', 'step_batch', 'train_step', 'start_history',
+           'is_checkpoint_due', 'train_wnet', 'net_input', 'as_pixels', 'run_wnet', 'classes_of_view', 'mean_classes',
+           'psnr']
 
 # %% ../../nbs/experiments/00_wnet.ipynb #5db06804
 import math
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 from torch.nn import functional as F
 
@@ -105,17 +107,30 @@ def affinity_sums(
 
 # %% ../../nbs/experiments/00_wnet.ipynb #36fa69e3
 def soft_ncut(
-    p,          # Float tensor (batch, K, height, width) of probabilities
-    image,      # Float tensor (batch, 3, height, width) of 0 to 1
-    sigma_i=10, # Scale of colors, in units of 0 to 255
-    sigma_x=4,  # Scale of places in pixels
-    radius=5,   # Only pixels nearer than so many pixels have an affinity
+    p,                # Float tensor (batch, K, height, width) of probabilities
+    image,            # Float tensor (batch, 3, height, width) of 0 to 1
+    sigma_i=10,       # Scale of colors, in units of 0 to 255
+    sigma_x=4,        # Scale of places in pixels
+    radius=5,         # Only pixels nearer than so many pixels have an affinity
+    over_batch=False, # Is the batch one graph? Then a class may be missing from an image
 ):
     "Soft normalized cut, 0 to K, the mean over the batch (arXiv 1711.08506). Once differentiable, by `p`."
     wp, degree = affinity_sums(p.detach(), image, sigma_i, sigma_x, radius)
     inside = 2*(p*wp).sum((2, 3)) - (p.detach()*wp).sum((2, 3))
-    total = (p*degree).sum((2, 3)).clamp_min(1e-12)
-    return (p.shape[1] - (inside/total).sum(1)).mean()
+    total = (p*degree).sum((2, 3))
+    if over_batch:
+        inside, total = inside.sum(0, keepdim=True), total.sum(0, keepdim=True)
+    return (p.shape[1] - (inside/total.clamp_min(1e-12)).sum(1)).mean()
+
+# %% ../../nbs/experiments/00_wnet.ipynb #de336825
+def multiscale_ncut(
+    p,                # Float tensor (batch, K, height, width) of probabilities
+    image,            # Float tensor (batch, 3, height, width) of 0 to 1
+    scales=(1, 2, 4), # The image is made smaller by these factors
+):
+    "Mean of the soft normalized cuts of the batch, as one graph, at several sizes; 0 to K."
+    cuts = [soft_ncut(F.avg_pool2d(p, s), F.avg_pool2d(image, s), over_batch=True) for s in scales]
+    return torch.stack(cuts).mean()
 
 # %% ../../nbs/experiments/00_wnet.ipynb #80baa81f
 def convolution(
@@ -179,20 +194,35 @@ class UNet(nn.Module):
 # %% ../../nbs/experiments/00_wnet.ipynb #54340b3f
 class WNet(nn.Module):
     "Image → K probabilities a pixel → image (arXiv 1711.08506). Takes and returns (batch, 3, height, width) of 0 to 1."
-    def __init__(self, n_classes=20, width=64, depth=4, dropout=0.65):
+    def __init__(self, n_classes=20, width=64, depth=4, dropout=0.65, stride=1):
         super().__init__()
-        self.depth = depth
         self.n_classes = n_classes
-        self.encoder = UNet(3, n_classes, width, depth, dropout)
-        self.decoder = UNet(n_classes, 3, width, depth, dropout)
+        self.stride = stride
+        self.multiple = stride*2**depth  # of which height and width must be multiples
+        self.encoder = UNet(3*stride**2, n_classes, width, depth, dropout)
+        self.decoder = UNet(n_classes, 3*stride**2, width, depth, dropout)
+
+    def cells(self, x):
+        "Logits (batch, K, height/stride, width/stride): one a cell of `stride` by `stride` pixels."
+        return self.encoder(F.pixel_unshuffle(x*2 - 1, self.stride))
+
+    def enlarge(self, logits):
+        "Probabilities (batch, K, height, width) of logits (batch, K, height/stride, width/stride)."
+        if self.stride > 1:
+            logits = F.interpolate(logits, scale_factor=self.stride, mode='bilinear')
+        return logits.softmax(1)
+
+    def rebuild(self, logits):
+        "The image (batch, 3, height, width) that the second U-Net makes of the probabilities of the cells."
+        return F.pixel_shuffle(self.decoder(logits.softmax(1)), self.stride)
 
     def encode(self, x):
         "Probabilities (batch, K, height, width) of images (batch, 3, height, width) of 0 to 1."
-        return self.encoder(x*2 - 1).softmax(1)
+        return self.enlarge(self.cells(x))
 
     def forward(self, x):
         "The image rebuilt, (batch, 3, height, width)."
-        return self.decoder(self.encode(x))
+        return self.rebuild(self.cells(x))
 
 # %% ../../nbs/experiments/00_wnet.ipynb #aaa3fae6
 def resized(
@@ -240,7 +270,9 @@ def wnet_loss(
     name,  # 'ncut' (the cut) or 'mse' (the reconstruction)
 ):
     "The loss, a scalar."
-    return soft_ncut(model.encode(x), x) if name == 'ncut' else F.mse_loss(model(x), x)
+    if name == 'mse':
+        return F.mse_loss(model(x), x)
+    return multiscale_ncut(model.cells(x).softmax(1), F.avg_pool2d(x, model.stride))
 
 def check_loss(
     loss, # A scalar
@@ -401,7 +433,7 @@ def train_wnet(
     model,           # A `WNet`
     files,           # Image files
     steps,           # Number of steps in all
-    size=128,        # Side of the squares in pixels, a multiple of `2**depth`
+    size=128,        # Side of the squares in pixels, a multiple of `model.multiple`
     bs=8,            # Squares a step
     lr=3e-3,         # Learning rate at the start; it falls to 0 along a cosine
     cut=True,        # Take the steps of the normalized cut? Without them it is an auto-encoder
@@ -451,11 +483,29 @@ def run_wnet(
 ):
     "Probabilities float32 (K, height, width) and the reconstruction uint8 (height, width, 3), at the resized size."
     image = resized(image, size)
-    x = net_input(image, 2**model.depth).to(next(model.parameters()).device)
-    p = model.eval().encode(x)
-    rebuilt = model.decoder(p)
+    x = net_input(image, model.multiple).to(next(model.parameters()).device)
+    logits = model.eval().cells(x)
+    p, rebuilt = model.enlarge(logits)[0], model.rebuild(logits)[0]
     inside = slice(image.height), slice(image.width)
-    return p[0][:, *inside].cpu().numpy(), as_pixels(rebuilt[0][:, *inside])
+    return p[:, *inside].cpu().numpy(), as_pixels(rebuilt[:, *inside])
+
+# %% ../../nbs/experiments/00_wnet.ipynb #52b0327f
+def classes_of_view(model, image, size, mirrored, shape):
+    "Float tensor (K, *shape): the probabilities of the image at another size, maybe mirrored, brought back."
+    seen = ImageOps.mirror(image) if mirrored else image
+    p = torch.from_numpy(run_wnet(model, seen, size)[0])
+    p = F.interpolate(p[None], shape, mode='bilinear')[0]
+    return p.flip(-1) if mirrored else p
+
+def mean_classes(
+    model, # A trained `WNet`
+    image, # RGB Pillow image
+    sizes, # Shorter sides in pixels at which it is looked at
+):
+    "float32 (K, height, width) at the image's size: mean probabilities over all sizes, mirrored and not."
+    shape = image.height, image.width
+    views = [classes_of_view(model, image, size, mirrored, shape) for size, mirrored in product(sizes, (False, True))]
+    return torch.stack(views).mean(0).numpy()
 
 # %% ../../nbs/experiments/00_wnet.ipynb #7192c17c
 def psnr(
