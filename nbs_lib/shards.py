@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'MASK', 'GENERATION', 'Store', 'Shard', 'shard_name', 'shard_text', 'read_shard', 'tar_files', 'tar_file',
-           'decode_pair', 'Sample', 'pack_shard', 'ShardPairs', 'joined_ranges', 'Span', 'span_of', 'joined_spans',
-           'ShardData', 'shard_counts', 'labels_of', 'whole_shards', 'open_shards', 'are_shards', 'find_data',
-           'window_order', 'smallest_share']
+           'file_in', 'decode_pair', 'Sample', 'pack_shard', 'ShardPairs', 'joined_ranges', 'Span', 'span_of',
+           'joined_spans', 'ShardData', 'shard_counts', 'labels_of', 'whole_shards', 'open_shards', 'are_shards',
+           'find_data', 'window_order', 'smallest_share']
 
 # %% ../nbs/06d_shards.ipynb #2b139f3a
 import hashlib
@@ -48,7 +48,7 @@ def _named_failures(url):
     "What a file system raises, as a `SegError` that names the URL; each file system has its own errors."
     try:
         yield
-    except (SegError, FileNotFoundError):
+    except SegError:
         raise
     except Exception as e:
         reason = " ".join(str(e).split()) or type(e).__name__
@@ -215,6 +215,18 @@ class _NamedBytes(io.BytesIO):
     def __str__(self):
         return self.name
 
+# %% ../nbs/06d_shards.ipynb #d775421e
+def file_in(
+    content, # Bytes of a pair's files in a tar file
+    ending,  # `IMAGE` or `MASK`
+    place,   # Where the pair lies, for the error
+):
+    "One file of a pair, as a file object; `SegError` where it is missing."
+    found = {name.partition(".")[2]: data for name, data in tar_files(content)}
+    if ending not in found:
+        raise SegError(f"{place} has no {ending}; delete the shard, and run `seg_generate` again")
+    return _NamedBytes(found[ending], f"{ending} of {place}")
+
 # %% ../nbs/06d_shards.ipynb #c40edb8a
 def decode_pair(
     content, # Bytes of a pair's files in a tar file
@@ -222,11 +234,8 @@ def decode_pair(
     place,   # Where it lies, for the error
 ):
     "RGB Pillow image and uint8 mask (height, width); `SegError` where one is missing or damaged."
-    found = {name.partition(".")[2]: data for name, data in tar_files(content)}
-    if not {IMAGE, MASK} <= found.keys():
-        raise SegError(f"{place} has no {IMAGE} and {MASK}; delete the shard, and run `seg_generate` again")
-    image = read_image(_NamedBytes(found[IMAGE], f"{IMAGE} of {place}"))
-    mask = open_image(_NamedBytes(found[MASK], f"{MASK} of {place}"))
+    image = read_image(file_in(content, IMAGE, place))
+    mask = open_image(file_in(content, MASK, place))
     return image, decode_mask(mask, labels, "value")
 
 # %% ../nbs/06d_shards.ipynb #b8aa68e0
@@ -348,8 +357,12 @@ class ShardData(SegData):
 
     def decode(self, i, content):
         "The i-th pair from the bytes of its files: RGB Pillow image and uint8 mask (height, width)."
+        return decode_pair(content, self.labels, self.place_of(i))
+
+    def place_of(self, i):
+        "Where the i-th pair lies, in words."
         shard, _ = self.pairs.find(i)
-        return decode_pair(content, self.labels, f"pair {self.pairs[i].name} in {self.shards[shard].name}")
+        return f"pair {self.pairs[i].name} in {self.shards[shard].name}"
 
     def read_bytes(self, indices):
         "{index: bytes of the pair's files in its tar file}; few requests for pairs that lie close together."
