@@ -195,7 +195,9 @@ def generate_shards(
     shards = Shards(Store(str(out)), size)
     settings = plan.settings(driver_of(plan.renderer)) | dict(shards=size)
     with _shards_lock(shards, part):
-        total = _prepare_shards(shards, settings, count, change, say)
+        total = _total_of_shards(shards, settings, count, change, say)
+        if not part:
+            shards.clear(0 if change.overwrite else total)
         write_table(shards)
         write_generation(shards, settings, total)
         batches = list(shard_batches(total, size, part))
@@ -223,13 +225,9 @@ def _shards_lock(shards: Shards, part: str):
     return folder_lock(folder.out)
 
 
-def _prepare_shards(shards: Shards, settings: dict[str, Any], count: int, change: Change, say: Say) -> int:
-    "Take shards away where that is asked; how many pairs there shall be"
-    if change.overwrite:
-        shards.clear(0)
-        return count
-    if read_generation(shards, settings) is None or change.shrink:
-        shards.clear(count)
+def _total_of_shards(shards: Shards, settings: dict[str, Any], count: int, change: Change, say: Say) -> int:
+    "How many pairs there shall be; `SegError` where shards of other settings lie there"
+    if change.overwrite or read_generation(shards, settings) is None or change.shrink:
         return count
     end = shards.end()
     if end > count:
