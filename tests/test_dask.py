@@ -1,13 +1,8 @@
 "Pairs drawn by a Dask cluster of separate processes that share no folder: the same bytes as from one process"
 
-import json
 import os
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +10,7 @@ pytest.importorskip("panda3d")
 pytest.importorskip("distributed")
 pytest.importorskip("fsspec")
 
-from generated import REPO, digest, object_store
+from generated import Cluster, digest, object_store, wait_until
 
 from nbs_lib.core import SegError
 from nbs_lib.shards import Store
@@ -26,50 +21,6 @@ from virtual_room.pairs import PairMaker
 from virtual_room.shards import Shards
 
 PLAN = Plan(seed=8, size=48, images_per_room=2)
-PATIENCE = 120  # seconds
-
-
-def start(program: str, folder: Path, *words) -> subprocess.Popen:
-    "Start a program of Dask as a user does, in a folder of its own"
-    folder.mkdir()
-    command = [sys.executable, "-m", f"distributed.cli.{program}", *map(str, words)]
-    paths = os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")])
-    log = open(folder / "log", "w")
-    return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=os.environ | dict(PYTHONPATH=paths))
-
-
-def wait_until(happened) -> None:
-    "Wait until something is so"
-    end = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(.05)
-
-
-class Cluster:
-    "A scheduler and its workers, each a process"
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.workers = root, []
-        file = root / "scheduler.json"
-        words = ("--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", file)
-        self.scheduler = start("dask_scheduler", root / "scheduler", *words)
-        wait_until(lambda: file.exists() and "address" in file.read_text())
-
-        self.address = json.loads(file.read_text())["address"]
-
-    def add_worker(self) -> subprocess.Popen:
-        "One more worker of one thread, which nobody starts again"
-        folder = self.root / f"worker {len(self.workers)}"
-        words = (self.address, "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory", folder)
-        self.workers.append(start("dask_worker", folder, *words))
-        return self.workers[-1]
-
-    def stop(self) -> None:
-        "End all processes"
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
