@@ -107,11 +107,8 @@ class Store:
 
     def read_all(self, names):
         "[bytes] of some files."
-        files, _ = _file_system(self.url)
-        paths = [self.place(name)[1] for name in names]
-        with _named_failures(self.url):
-            found = files.cat(paths) if paths else {}
-        return [found[path] for path in paths]
+        everything = [None]*len(names)
+        return self.read_ranges(names, everything, everything)
 
     def read_ranges(self, names, starts, ends):
         "[bytes] of some ranges of some files."
@@ -132,11 +129,10 @@ class Store:
 
     def remove(self, names):
         "Delete files."
-        files, _ = _file_system(self.url)
-        paths = [self.place(name)[1] for name in names]
-        with _named_failures(self.url):
-            if paths:
-                files.rm(paths)
+        for name in names:
+            files, path = self.place(name)
+            with _named_failures(self.url):
+                files.rm_file(path)
 
 # %% ../nbs/06d_shards.ipynb #e385a2b0
 IMAGE, MASK = "image.png", "mask.png"  # what the files of a pair are called in a shard, after its number

@@ -94,6 +94,9 @@ class Change:
     shrink: bool = False  # those go that are more than was asked for
 
 
+NO_CHANGE = Change()
+
+
 def generate(
     count: int,
     out: str | Path = DEFAULT_OUT,
@@ -181,7 +184,7 @@ def generate_shards(
     size: int,
     part: str = "",
     workers: int = 1,
-    change: Change = Change(),  # noqa: B008 (it is frozen)
+    change: Change = NO_CHANGE,
     dask: str = "",
     say: Say = _quiet,
 ) -> Manifest:
