@@ -26,7 +26,7 @@ from nbs_lib.streaming import stream_dataloaders
 from virtual_room import Plan, generate
 from virtual_room.generate import generate_shards
 
-PAIRS_EACH, EPOCHS = 50, 3
+PAIRS_EACH, EPOCHS = 25, 3
 
 
 def seconds_of(work) -> float:
