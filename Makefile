@@ -78,7 +78,7 @@ test: lint
 
 .venv-latest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/python $(PIP) --upgrade --editable ".[train,segformer,rooms,assets,serve,cluster,test]"
+	.venv-latest/bin/python $(PIP) --upgrade --editable ".[train,segformer,rooms,assets,serve,cluster,shards,test]"
 	touch $@
 
 test-latest: libx11 .venv-latest/installed

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from virtual_room import Plan, generate, make_camera, make_room
+from virtual_room.encode import encode
 from virtual_room.light import gain, surfaces
 from virtual_room.meshes import build_mesh
 from virtual_room.occupancy import occupied
@@ -47,7 +48,7 @@ def make_pair(plan: Plan, renderer, folder: Folder, index: int, timed: Stopwatch
     camera = make_camera(room, np.random.default_rng([plan.seed, index]))
     mask = timed("draw and read mask", lambda: renderer.mask(camera))
     image = timed("draw, read and develop image", lambda: renderer.image(camera))
-    timed("encode and write", lambda: folder.write(index, image, mask))
+    timed("encode and write", lambda: folder.write(encode(index, index, image, mask)))
 
 
 def time_steps(plan: Plan, out: Path, pairs: int) -> dict[str, float]:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OpenImage', 'OpenMask', 'ExactImageBlock', 'ExactMaskBlock', 'check_size', 'rare_weights', 'weighted_order', 'SegDL',
            'CachedDL', 'transform_settings', 'cached_loader', 'cached', 'TrainResize', 'resize_transforms',
-           'decoding_processes', 'seg_dataloaders', 'batch_images', 'show_batch']
+           'sized_augmentation', 'decoding_processes', 'item_transforms', 'batch_transforms', 'seg_dataloaders',
+           'batch_images', 'show_batch']
 
 # %% ../nbs/07_dataloaders.ipynb #97bc5f78
 import os
@@ -280,7 +281,10 @@ def resize_transforms(
     return [train, valid]
 
 # %% ../nbs/07_dataloaders.ipynb #cdb328d3
-def _augmentation(augment, size):
+def sized_augmentation(
+    augment, # True for the usual augmentation, False for none, or an `Augment`
+    size,    # (height, width)
+):
     "An `Augment` that gives images of `size`, or None."
     if not augment:
         return None
@@ -303,14 +307,21 @@ def _measured_stats(data, indices):
     return channel_stats([data.pairs[i].image for i in indices])
 
 # %% ../nbs/07_dataloaders.ipynb #12daceaf
-def _item_transforms(size, cache_size, augmentation):
+def item_transforms(
+    size,         # (height, width) of the batches
+    cache_size,   # Pixels in which training images are kept; None: `size`
+    augmentation, # An `Augment`, or None
+):
     "Resizing to `size`; training images to `cache_size` where one is given and an augmentation brings them to `size`."
     if cache_size and augmentation:
         return resize_transforms(size, check_size(cache_size))
     return resize_transforms(size, size)
 
 # %% ../nbs/07_dataloaders.ipynb #4b1b922c
-def _batch_transforms(augmentation, stats):
+def batch_transforms(
+    augmentation, # An `Augment`, or None
+    stats,        # (mean, std) of the images
+):
     "The augmentation, where there is one, and the normalization."
     normalize = Normalize.from_stats(*stats)
     return [augmentation, normalize] if augmentation else [normalize]
@@ -321,8 +332,8 @@ def _data_block(data, held_out, size, cache_size, augmentation, stats):
     return DataBlock(
         blocks=(ExactImageBlock(), ExactMaskBlock(data.labels, data.decoder)),
         splitter=IndexSplitter(held_out),
-        item_tfms=_item_transforms(size, cache_size, augmentation),
-        batch_tfms=_batch_transforms(augmentation, stats))
+        item_tfms=item_transforms(size, cache_size, augmentation),
+        batch_tfms=batch_transforms(augmentation, stats))
 
 # %% ../nbs/07_dataloaders.ipynb #dd4d806f
 def _training_weights(data, train, rare_sampling, counts):
@@ -354,7 +365,7 @@ def seg_dataloaders(
     height_width = check_size(size)
     train, held_out = split_pairs(data, valid, seed, names)
     stats = stats or _measured_stats(data, train)
-    block = _data_block(data, held_out, height_width, cache_size, _augmentation(augment, height_width), stats)
+    block = _data_block(data, held_out, height_width, cache_size, sized_augmentation(augment, height_width), stats)
     if num_workers is None:
         num_workers = decoding_processes(cache)
     dls = block.dataloaders(data.pairs, bs=min(bs, len(train)), val_bs=bs, num_workers=num_workers, dl_type=SegDL)

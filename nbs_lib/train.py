@@ -41,11 +41,9 @@ from nbs_lib.callbacks import (
     rank_and_world,
     write_csv,
 )
-from .check import assert_trainable
 from .checkpoint import data_recipe, load_pretrained, load_weights, model_files, recipe_differences, save_model
-from .dataloaders import Augment, check_size, seg_dataloaders
+from .dataloaders import Augment, check_size
 from .datasets import split_pairs
-from .layouts import find_pairs
 from nbs_lib.learner import (
     adamw,
     discriminative_rates,
@@ -59,10 +57,11 @@ from nbs_lib.learner import (
     worst_results,
 )
 from .losses import class_weights
-from .masks import open_image
 from .metrics import class_table, format_table, scores
 from .models import split_arch
 from .overfit import overfit_image
+from .shards import ShardData, find_data
+from .streaming import any_dataloaders, pixel_counts, shards_recipe
 
 # %% ../nbs/14_train.ipynb #ff7a2c01
 def _read_sides(text):
@@ -99,7 +98,7 @@ def check_upscale(
 ):
     "`SegError` when the images are smaller than the size to train at."
     h, w = check_size(size)
-    image = open_image(data.pairs[0].image)
+    image, _ = data.read(0)
     if image.width < w or image.height < h:
         raise SegError(
             f"size {h}×{w} is above the images' own ({data.pairs[0].image} is {image.height}×{image.width}); make "
@@ -205,6 +204,8 @@ def data_identity(
 ):
     "The part of the recipe that says which data, from the content of all files; see `data_recipe`."
     train, held_out = split_pairs(data, settings.valid, settings.seed)
+    if isinstance(data, ShardData):
+        return shards_recipe(data, held_out)
     return data_recipe(data.labels, [data.pairs[i] for i in train], [data.pairs[i] for i in held_out])
 
 # %% ../nbs/14_train.ipynb #5c492637
@@ -469,7 +470,7 @@ def training_loaders(
     cache_size = parse_size(settings.cache_size) if settings.cache_size else None
     wait = accelerator.main_process_first() if accelerator else nullcontext()
     with wait:
-        dls = seg_dataloaders(data, size, bs, settings.valid, settings.seed, stats=stats,
+        dls = any_dataloaders(data, size, bs, settings.valid, settings.seed, stats=stats,
                               augment=settings.augmentation, cache_size=cache_size,
                               rare_sampling=settings.rare_sampling, counts=counts)
     dls.train.rng.seed(settings.seed)
@@ -568,7 +569,7 @@ def _announce(learn, name):
 def _needed_counts(data, settings):
     "Pixel counts of the data where the settings weight classes or sample by labels, else None."
     if settings.weight_classes or settings.rare_sampling:
-        return assert_trainable(data)
+        return pixel_counts(data)
     return None
 
 # %% ../nbs/14_train.ipynb #00858ad3
@@ -720,7 +721,7 @@ def progressive_resizing(
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand(TrainSettings):
     "What the command `seg_train` can be told."
-    data: str = "Assets/Data~" # Folder of the data set
+    data: str = "Assets/Data~" # Folder of the data set, or folder or URL of shards
     layout: str = "auto"       # rooms, voc, camvid, nyuv2, faces or auto
     ladder: str = ""           # Sizes to train through, SIZE:EPOCHS or SIZE:MINUTESm each: '64:8 128:3', '64:3m 128:9m'
     overfit: str = ""          # Only see whether the network can learn this image by heart: its name or file
@@ -732,6 +733,8 @@ def overfit_check(
     command, # A `TrainCommand`
 ):
     "Say whether a network can learn one image by heart; `SegError` with what is probably wrong if it cannot."
+    if isinstance(data, ShardData):
+        raise SegError(f"{data.root} holds shards; to learn one image by heart, give a folder of images and masks")
     rate = dict(lr=command.lr) if command.lr else {}
     result = overfit_image(data, command.overfit, size=parse_size(command.size), arch=command.arch, loss=command.loss,
                            augment=not command.no_aug, **rate)
@@ -785,11 +788,11 @@ def seg_train(command: TrainCommand):
     "Check a data set, train a network on it, save weights and scores."
     check_settings(command)
     steps = parse_ladder(command.ladder)
-    data = find_pairs(command.data, command.layout)
+    data = find_data(command.data, command.layout)
     if command.overfit:
         overfit_check(data, command)
         return
-    counts, settings = assert_trainable(data), _settings_of(command)
+    counts, settings = pixel_counts(data), _settings_of(command)
     size, rows = _train_steps(data, steps, settings, sys.stdout.isatty(), counts)
     if rank_and_world()[0] == 0:
         print_results(Path(settings.out)/model_name(settings.arch, size), rows)

@@ -237,7 +237,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr("virtual_room.writer._write", full)
     with pytest.raises(SegError, match="No space left.*same command"):
         generate(1, tmp_path, Plan(size=32))
 

@@ -12,12 +12,14 @@ pytest.importorskip("panda3d")
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from virtual_room import Model, Plan, Primitive, Room, SceneObject, make_room, writer
+from virtual_room.encode import encode
 from virtual_room.light import surfaces
 from virtual_room.meshes import SLENDER, STRIP, build_mesh, contact_shadows, seals
 from virtual_room.pairs import PairMaker
 from virtual_room.scene import rotation_2d
 from virtual_room.shapes import box_map, euler, mesh, place
-from virtual_room.writer import Folder, Tally, ensure_pair
+from virtual_room.workers import ensure
+from virtual_room.writer import Folder, Tally
 
 NO_TURN = np.eye(3)[None]
 NO_CUT = np.zeros(1)
@@ -203,17 +205,27 @@ def test_no_mask_is_left_of_a_pair_that_could_not_be_written_whole(full, tmp_pat
 
     monkeypatch.setattr(writer, "_write", write_until_full)
     with pytest.raises(SegError, match="No space left"):
-        folder.write(0, np.zeros((32, 32, 3), np.uint8), gray(32), dict(objects=[]))
+        folder.write(encode(0, 0, np.zeros((32, 32, 3), np.uint8), gray(32), dict(objects=[])))
     assert not folder.path("labels", 0).exists()
     assert folder.whole() == []
 
 
 def test_a_whole_pair_is_not_made_again(tmp_path, maker):
     folder = save_pair(tmp_path, Image.new("RGB", (64, 64)), Image.fromarray(gray(64)))
-    assert ensure_pair(folder, maker, 0)[1] == 64 * 64
+    assert ensure(folder, maker, [0]).pixels[1] == 64 * 64
     folder.path("labels", 0).unlink()
-    counts = ensure_pair(folder, maker, 0)
-    assert counts.sum() == 64 * 64 and (counts == folder.finished(0, 64)).all()
+    tally = ensure(folder, maker, [0])
+    assert tally.pairs == 1 and (tally.pixels == folder.finished(0, 64)).all()
+
+
+def test_names_grow_beyond_a_million(tmp_path):
+    folder = save_pair(tmp_path, IMAGE, MASK)
+    folder.write(encode(1_000_000, 0, np.zeros((32, 32, 3), np.uint8), gray(32)))
+    (tmp_path / "labels" / "0000007.png").write_bytes(b"of somebody else")
+    assert folder.whole() == [0, 1_000_000]
+    folder.clear(1_000_000)
+    assert folder.whole() == [0]
+    assert (tmp_path / "labels" / "0000007.png").exists()
 
 
 def test_an_image_that_shows_one_pixel_of_a_label_is_counted():

@@ -1,11 +1,7 @@
 "More annotations than masks, the layouts of others, previews, and drawing on a cluster"
 
 import json
-import os
 import shutil
-import signal
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -375,36 +371,3 @@ def test_a_preview_writes_one_image(tmp_path, capsys):
 def test_a_preview_shows_few_pairs(tmp_path):
     with pytest.raises(SegError, match="1 to 48"):
         seg_generate(49, str(tmp_path), preview=True)
-
-
-# --- a cluster ----------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def cluster():
-    "Two worker processes of one thread each"
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as found:
-        yield found
-
-
-def test_a_cluster_writes_the_same_bytes_and_outlives_a_worker(cluster, tmp_path):
-    plan, out = Plan(seed=8, size=48, images_per_room=2), tmp_path / "dask"
-
-    def kill():
-        while len(list((out / "labels").glob("0*.png"))) < 6:
-            time.sleep(.02)
-        worker = next(iter(cluster.workers.values()))
-        os.kill(worker.pid, signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    generate(60, out, plan, dask=cluster.scheduler_address)
-    killer.join()
-    generate(60, tmp_path / "one", plan)
-    assert files(out) == files(tmp_path / "one")
-
-
-def test_a_missing_scheduler_is_one_sentence(tmp_path):
-    pytest.importorskip("distributed")
-    with pytest.raises(SegError, match="no Dask scheduler answers at nowhere"):
-        generate(1, tmp_path, Plan(size=32), dask="nowhere://x")

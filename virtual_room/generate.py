@@ -5,117 +5,32 @@ Every pair follows from the plan and its own number only, so that workers, order
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nbs_lib.core import SegError, atomic_path, seg_command
 from nbs_lib.labels import ROOM_LABELS, write_labels
+from nbs_lib.shards import Store
 from virtual_room.assets import read_assets
 from virtual_room.lock import folder_lock
-from virtual_room.pairs import PairMaker, choose_renderer, driver_of
+from virtual_room.pairs import choose_renderer, driver_of
 from virtual_room.plan import Plan
 from virtual_room.scene import DEFAULT_CONFIG, load_config, override
-from virtual_room.writer import Folder, Manifest, Tally, ensure_pair, read_manifest, write_manifest
+from virtual_room.shards import Shards, parse_part, read_generation, shard_batches, write_generation, write_table
+from virtual_room.workers import Target, made_by_pool, made_here
+from virtual_room.writer import Folder, Manifest, Tally, read_manifest, write_manifest
 
 DEFAULT_OUT = "Assets/Data~"
 DEFAULT_PLAN = Plan()
 MAX_PREVIEW = 48
-BATCHES_AHEAD = 4  # that wait for each worker
-WORKER_LOST = (
-    "a worker process ended unexpectedly, perhaps for want of memory; "
-    "give fewer --workers: the same command goes on"
-)
 LOG_SECONDS, TERMINAL_SECONDS = 15, .5  # between two lines of progress
 
 Say = Callable[[str], None]
-
-
-# --- workers ------------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Worker:
-    "What a worker process keeps between its pairs"
-    maker: PairMaker
-    folder: Folder
-
-    def make(self, batch: list[int]) -> list[np.ndarray]:
-        "The label counts of the pairs of a batch, each made unless it is there"
-        return [ensure_pair(self.folder, self.maker, index) for index in batch]
-
-
-_worker: Worker | None = None  # of this process
-
-
-def _start_worker(plan: Plan, out: Path) -> None:
-    "The first call in a worker process: interruptions are the parent's, and without a parent there is no work"
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker = Worker(PairMaker(plan), Folder(out))
-
-
-def _end_with(parent) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _make(batch: list[int]) -> list[np.ndarray]:
-    return _worker.make(batch)
-
-
-@contextmanager
-def _pool(plan: Plan, out: Path, workers: int) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (plan, out))
-    try:
-        yield pool
-    except BrokenProcessPool:
-        raise SegError(WORKER_LOST) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _made_by_pool(plan: Plan, out: Path, batches: Iterator[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
-    "Label counts of the batches, as worker processes get them ready"
-    with _pool(plan, out, workers) as pool:
-        waiting: set[Future] = set()
-        while True:
-            free = BATCHES_AHEAD * workers - len(waiting)
-            waiting |= {pool.submit(_make, batch) for batch in islice(batches, free)}
-            if not waiting:
-                return
-            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in ready:
-                yield future.result()
-
-
-def _made_here(plan: Plan, out: Path, batches: Iterator[list[int]]) -> Iterator[list[np.ndarray]]:
-    "Label counts of the batches, made in this process"
-    worker = Worker(PairMaker(plan), Folder(out))
-    for batch in batches:
-        yield worker.make(batch)
-
-
-def _batches(plan: Plan, total: int) -> Iterator[list[int]]:
-    "The images of a room together"
-    for first in range(0, total, plan.images_per_room):
-        last = min(total, first + plan.images_per_room)
-        yield list(range(first, last))
 
 
 # --- what is said -------------------------------------------------------------------------------------------------
@@ -128,16 +43,16 @@ def _tell(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def _progress(batches: Iterable[list[np.ndarray]], total: int, say: Say) -> Iterator[np.ndarray]:
-    "Pass the label counts on and say, now and then, how far, how fast and how long"
+def _progress(batches: Iterable[Tally], total: int, say: Say) -> Iterator[Tally]:
+    "Pass the tallies on and say, now and then, how far, how fast and how long"
     is_terminal = sys.stdout.isatty()
     pause = TERMINAL_SECONDS if is_terminal else LOG_SECONDS
     start, done, told = time.perf_counter(), 0, 0.0
     for batch in batches:
-        yield from batch
-        done += len(batch)
+        yield batch
+        done += batch.pairs
         spent = time.perf_counter() - start
-        if spent - told >= pause or done >= total:
+        if done and (spent - told >= pause or done >= total):
             told = spent
             line = _progress_line(done, total, spent)
             say(f"\r{line}   " if is_terminal else f"{line}\n")
@@ -158,7 +73,16 @@ def _summary(manifest: Manifest, plan: Plan, out: str, seconds: float) -> str:
     missing = [name for name in ROOM_LABELS.codes[1:] if not manifest["label_counts"][name]["images"]]
     if missing:
         text += f"; never seen: {', '.join(missing)}"
-    return f'{text}\nNext: seg_check "{out}", then open SegmentationLearner.ipynb'
+    return text
+
+
+def _next_step(manifest: Manifest, out: str) -> str:
+    "What to do after a finished run"
+    if "shards" not in manifest:
+        return f'Next: seg_check "{out}", then open SegmentationLearner.ipynb'
+    if not manifest["complete"]:
+        return "Next: the other parts, with the same command and another --part"
+    return f'Next: seg_train --data "{out}"'
 
 
 # --- generating ---------------------------------------------------------------------------------------------------
@@ -168,6 +92,9 @@ class Change:
     "What may happen to the pairs that a folder holds; by default none is removed"
     overwrite: bool = False  # all go, whatever made them
     shrink: bool = False  # those go that are more than was asked for
+
+
+NO_CHANGE = Change()
 
 
 def generate(
@@ -185,10 +112,7 @@ def generate(
     `SegError` where the folder cannot be written, holds something else, or is being written by another process.
     Whole pairs are removed only by `overwrite` (all of them) and `shrink` (those from number `count` on).
     """
-    if count < 1:
-        raise SegError(f"{count} pairs are asked for; give 1 or more")
-    if workers < 1:
-        raise SegError(f"--workers is {workers}; give 1 or more")
+    _check_numbers(count, workers)
     folder, settings = Folder(Path(out)), plan.settings(driver_of(plan.renderer))
     folder.check_writable()
     with folder_lock(folder.out):
@@ -196,9 +120,17 @@ def generate(
         write_labels(ROOM_LABELS, folder.out / "labels.csv")
         write_manifest(folder, plan, settings, total, None)
         tally = Tally()
-        for pixels in _progress(_made(folder, plan, total, workers, dask, settings["driver"]), total, say):
-            tally.add(pixels)
+        made = _made(folder, plan, _batches(plan, total), min(workers, total), dask)
+        for batch in _progress(made, total, say):
+            tally.merge(batch)
         return write_manifest(folder, plan, settings, total, tally)
+
+
+def _check_numbers(count: int, workers: int) -> None:
+    if count < 1:
+        raise SegError(f"{count} pairs are asked for; give 1 or more")
+    if workers < 1:
+        raise SegError(f"--workers is {workers}; give 1 or more")
 
 
 def _prepare(folder: Folder, settings: dict[str, Any], count: int, change: Change, say: Say) -> int:
@@ -226,15 +158,84 @@ def _total(folder: Folder, before: Manifest, count: int, say: Say) -> int:
     return total
 
 
-def _made(folder: Folder, plan: Plan, total: int, workers: int, dask: str, driver: str) -> Iterator[list[np.ndarray]]:
-    "Label counts of all pairs in batches, as they get ready"
-    batches, workers = _batches(plan, total), min(workers, total)
+def _batches(plan: Plan, total: int) -> Iterator[list[int]]:
+    "The images of a room together"
+    for first in range(0, total, plan.images_per_room):
+        last = min(total, first + plan.images_per_room)
+        yield list(range(first, last))
+
+
+def _made(target: Target, plan: Plan, batches: Iterator[list[int]], workers: int, dask: str) -> Iterator[Tally]:
+    "Tallies of all batches, as they get ready"
     if dask:
         from virtual_room.cluster import made_by_dask
-        return made_by_dask(dask, plan, folder.out, batches, driver)
+        return made_by_dask(dask, target, plan, batches)
     if workers == 1:
-        return _made_here(plan, folder.out, batches)
-    return _made_by_pool(plan, folder.out, batches, workers)
+        return made_here(target, plan, batches)
+    return made_by_pool(target, plan, batches, workers)
+
+
+# --- shards -------------------------------------------------------------------------------------------------------
+
+def generate_shards(
+    count: int,
+    out: str | Path,
+    plan: Plan,
+    size: int,
+    part: str = "",
+    workers: int = 1,
+    change: Change = NO_CHANGE,
+    dask: str = "",
+    say: Say = _quiet,
+) -> Manifest:
+    """Bring the shards of `size` pairs each at a path or URL to `count` pairs of `plan`; their manifest.
+
+    With a `part` such as '2/4' only the shards of the second of four ranges, for several machines without a scheduler.
+    `SegError` where nothing can be written there, or something else lies there.
+    """
+    _check_numbers(count, workers)
+    _check_shards(size, part, plan, change)
+    shards = Shards(Store(str(out)), size)
+    settings = plan.settings(driver_of(plan.renderer)) | dict(shards=size)
+    with _shards_lock(shards, part):
+        total = _total_of_shards(shards, settings, count, change, say)
+        if not part:
+            shards.clear(0 if change.overwrite else total)
+        write_table(shards)
+        write_generation(shards, settings, total)
+        batches = list(shard_batches(total, size, part))
+        made = _made(shards, plan, iter(batches), max(1, min(workers, len(batches))), dask)
+        for _ in _progress(made, sum(map(len, batches)), say):
+            pass
+        return write_generation(shards, settings, total)
+
+
+def _check_shards(size: int, part: str, plan: Plan, change: Change) -> None:
+    if size < 1 or size % plan.images_per_room:
+        raise SegError(f"--shards is {size}; give the pairs of a shard, a multiple of --images_per_room")
+    if part:
+        parse_part(part)
+        if change.overwrite or change.shrink:
+            raise SegError("--part is one of several runs; give --overwrite and --shrink to a run without it")
+
+
+def _shards_lock(shards: Shards, part: str):
+    "A folder has one writer, unless each writes its own part; a URL cannot be locked, and need not be"
+    if part or shards.is_everywhere:
+        return nullcontext()
+    folder = Folder(Path(shards.store.folder))
+    folder.check_writable()
+    return folder_lock(folder.out)
+
+
+def _total_of_shards(shards: Shards, settings: dict[str, Any], count: int, change: Change, say: Say) -> int:
+    "How many pairs there shall be; `SegError` where shards of other settings lie there"
+    if change.overwrite or read_generation(shards, settings) is None or change.shrink:
+        return count
+    end = shards.end()
+    if end > count:
+        say(f"{shards.store.url} holds {end} pairs, which stay; --shrink removes those from number {count} on\n")
+    return max(count, end)
 
 
 def _preview(plan: Plan, n: int, path: Path) -> None:
@@ -262,7 +263,9 @@ def seg_generate(
     truth: str = "",  # More than masks, some of: instances boxes visible depth normals
     renderer: str = "auto",  # fast (software), shaded (OpenGL, with shadows), or auto: shaded where there is a GPU
     assets: str = "",  # A folder of glTF models with assets.csv (file, label, scale, up, licence) to use
-    dask: str = "",  # Address of a Dask scheduler whose workers draw instead, on a file system shared with them
+    dask: str = "",  # Address of a Dask scheduler whose workers draw instead
+    shards: int = 0,  # Write tar files of so many pairs each (WebDataset); OUT may be a URL such as s3://bucket/rooms
+    part: str = "",  # Write only a part of the shards, such as 1/4 on the first of four machines
     preview: bool = False,  # Only draw a contact sheet of `n` pairs (48 at most), OUT/preview.png?
     overwrite: bool = False,  # Replace the pairs of a folder made with other settings?
     shrink: bool = False,  # Remove pairs from number `n` on, where the folder holds more?
@@ -280,5 +283,9 @@ def seg_generate(
         _preview(plan, n, Path(out) / "preview.png")
         return
     start = time.perf_counter()
-    manifest = generate(n, out, plan, workers, overwrite, dask, _tell, shrink)
+    if shards:
+        manifest = generate_shards(n, out, plan, shards, part, workers, Change(overwrite, shrink), dask, _tell)
+    else:
+        manifest = generate(n, out, plan, workers, overwrite, dask, _tell, shrink)
     print(_summary(manifest, plan, out, time.perf_counter() - start))
+    print(_next_step(manifest, out))

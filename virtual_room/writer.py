@@ -7,32 +7,58 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, write_json
 from nbs_lib.labels import ROOM_LABELS
+from virtual_room.encode import EncodedPair, make_encoded
 from virtual_room.pairs import PairMaker, count_labels
 from virtual_room.plan import Plan
 
 MANIFEST = "generation.json"
 FOLDERS = dict(screenshots="png", labels="png", instances="png", objects="json", depth="png", normals="png")
-NUMBER = "[0-9]" * 6  # how the stem of a file of ours looks
 SAME_COMMAND = "make room there or give another --out: the same command goes on"
 REMEDY = "give another --out, or --overwrite to replace its pairs"
 
-Annotations = dict[str, np.ndarray | list]  # by folder
 Manifest = dict[str, Any]
+
+
+@dataclass
+class Tally:
+    "How many pairs there are, and how much of each label: pixels, and images that show it"
+    pairs: int = 0
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(ROOM_LABELS.n_classes, np.int64))
+    images: np.ndarray = field(default_factory=lambda: np.zeros(ROOM_LABELS.n_classes, np.int64))
+
+    def add(self, pixels: np.ndarray) -> None:
+        "Count a mask by its label counts (n_classes,)"
+        self.pairs += 1
+        self.pixels += pixels
+        self.images += pixels > 0
+
+    def merge(self, other: Tally) -> None:
+        "Count what another tally has counted"
+        self.pairs += other.pairs
+        self.pixels += other.pixels
+        self.images += other.images
+
+    def by_label(self) -> dict[str, dict[str, int]]:
+        "Pixels and images of each label, value 0 first"
+        rows = zip(ROOM_LABELS.codes, self.pixels.tolist(), self.images.tolist(), strict=True)
+        return {name: dict(pixels=pixels, images=images) for name, pixels, images in rows}
 
 
 @dataclass(frozen=True)
 class Folder:
     "Where the pairs are: a folder a kind of file, a file a pair"
     out: Path
+    is_everywhere: ClassVar[bool] = False  # other machines may have no such folder
 
     def path(self, kind: str, index: int) -> Path:
         "The file of a pair, `kind` being one of FOLDERS"
@@ -50,19 +76,42 @@ class Folder:
             return None
         return pixels if len(pixels) == ROOM_LABELS.n_classes else None
 
-    def write(self, index: int, image: np.ndarray, mask: np.ndarray, annotations: Annotations | None = None) -> None:
-        "Write a pair, the mask last: where it is, the pair is whole. `SegError` where the disk is full"
-        contents = dict(screenshots=image, **(annotations or {}), labels=mask)
-        for kind, content in contents.items():
-            path = self.path(kind, index)
+    def there(self, plan: Plan, batch: list[int]) -> tuple[Tally, list[int]]:
+        "The tally of those pairs of a batch that are whole, and the numbers of the others"
+        tally, missing = Tally(), []
+        for index in batch:
+            pixels = self.finished(index, plan.size)
+            if pixels is None:
+                missing.append(index)
+            else:
+                tally.add(pixels)
+        return tally, missing
+
+    def make(self, maker: PairMaker, missing: list[int]) -> Iterator[EncodedPair]:
+        "Draw pairs, one after the other"
+        for index in missing:
+            yield make_encoded(maker, index)
+
+    def write(self, pair: EncodedPair) -> Tally:
+        "Write a pair, the mask last: where it is, the pair is whole. Its tally; `SegError` where the disk is full"
+        for kind, content in pair.files.items():
+            path = self.path(kind, pair.index)
             try:
                 _write(path, content)
             except OSError as e:
                 raise SegError(f"cannot write {path} ({e.strerror or e}); {SAME_COMMAND}") from None
+        tally = Tally()
+        tally.add(pair.pixels)
+        return tally
+
+    def numbered(self, kind: str) -> list[Path]:
+        "The files of ours in one folder, in any order"
+        found = (self.out / kind).glob(f"[0-9]*.{FOLDERS[kind]}")
+        return [path for path in found if path == self.path(kind, _number(path))]
 
     def whole(self) -> list[int]:
         "Numbers of the pairs that have an image and a mask, ascending"
-        numbers = [int(path.stem) for path in (self.out / "labels").glob(f"{NUMBER}.png")]
+        numbers = map(_number, self.numbered("labels"))
         return sorted(i for i in numbers if self.path("screenshots", i).exists())
 
     def clear(self, keep: int | None) -> None:
@@ -82,8 +131,8 @@ class Folder:
             folder = self.out / kind
             for path in folder.glob(f".[0-9]*-*.tmp.{suffix}"):
                 path.unlink()
-            for path in folder.glob(f"{NUMBER}.{suffix}"):
-                if keep is not None and int(path.stem) >= keep:
+            for path in self.numbered(kind):
+                if keep is not None and _number(path) >= keep:
                     path.unlink()
 
     def check_writable(self) -> None:
@@ -96,43 +145,17 @@ class Folder:
             raise SegError(f"the folder {self.out} is not writable; give another --out")
 
 
-def _write(path: Path, content: np.ndarray | list) -> None:
-    "An array as PNG, a list as JSON"
-    if isinstance(content, list):
-        write_json(path, content)
-        return
+def _number(path: Path) -> int:
+    "The number that a file's name is; -1 where it is none"
+    return int(path.stem) if path.stem.isascii() and path.stem.isdigit() else -1
+
+
+def _write(path: Path, content: bytes) -> None:
     with atomic_path(path) as tmp:
-        Image.fromarray(content).save(tmp, "PNG", compress_level=1)
-
-
-def ensure_pair(folder: Folder, maker: PairMaker, index: int) -> np.ndarray:
-    "Make and write a pair unless it is there; its label counts (n_classes,)"
-    pixels = folder.finished(index, maker.plan.size)
-    if pixels is not None:
-        return pixels
-    image, mask = maker.pair(index)
-    folder.write(index, image, mask, maker.annotations())
-    return count_labels(mask)
+        tmp.write_bytes(content)
 
 
 # --- the manifest -------------------------------------------------------------------------------------------------
-
-@dataclass
-class Tally:
-    "How much of each label there is: pixels, and images that show it"
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(ROOM_LABELS.n_classes, np.int64))
-    images: np.ndarray = field(default_factory=lambda: np.zeros(ROOM_LABELS.n_classes, np.int64))
-
-    def add(self, pixels: np.ndarray) -> None:
-        "Count a mask by its label counts (n_classes,)"
-        self.pixels += pixels
-        self.images += pixels > 0
-
-    def by_label(self) -> dict[str, dict[str, int]]:
-        "Pixels and images of each label, value 0 first"
-        rows = zip(ROOM_LABELS.codes, self.pixels.tolist(), self.images.tolist(), strict=True)
-        return {name: dict(pixels=pixels, images=images) for name, pixels, images in rows}
-
 
 def write_manifest(folder: Folder, plan: Plan, settings: dict[str, Any], total: int, tally: Tally | None) -> Manifest:
     "Write what a folder holds and how it was made, `tally` being None until it is complete; what was written"
@@ -146,26 +169,31 @@ def write_manifest(folder: Folder, plan: Plan, settings: dict[str, Any], total: 
 def read_manifest(folder: Folder, settings: dict[str, Any]) -> Manifest | None:
     "The manifest of a folder that may be gone on with, None for a new folder; `SegError` for a folder of anything else"
     path = folder.out / MANIFEST
-    if not path.exists():
-        if any((folder.out / "labels").glob("*.png")):
-            raise SegError(f"{folder.out} holds pairs that seg_generate did not make; {REMEDY}")
-        return None
-    manifest = _upgrade(_read_object(path), settings)
-    for name, value in settings.items():
+    if path.exists():
+        return agreed_manifest(path.read_bytes(), settings, str(folder.out))
+    if any((folder.out / "labels").glob("*.png")):
+        raise SegError(f"{folder.out} holds pairs that seg_generate did not make; {REMEDY}")
+    return None
+
+
+def agreed_manifest(content: bytes, settings: dict[str, Any], place: str) -> Manifest:
+    "The manifest in a file; `SegError` where it is damaged, or of other settings"
+    manifest = _upgrade(_read_object(content, place), settings)
+    for name, value in {**settings, "shards": settings.get("shards")}.items():
         if manifest.get(name) != value:
             difference = _difference(name, manifest.get(name), value)
-            raise SegError(f"{folder.out} was made with another {name} ({difference}); {REMEDY}")
+            raise SegError(f"{place} was made with another {name} ({difference}); {REMEDY}")
     return manifest
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    "A JSON file that holds an object"
+def _read_object(content: bytes, place: str) -> dict[str, Any]:
+    "The object in a JSON file"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(content)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise SegError(f"{path} is not readable as JSON; {REMEDY}")
+        raise SegError(f"{place}/{MANIFEST} is not readable as JSON; {REMEDY}")
     return found
 
 
