@@ -216,14 +216,14 @@ def highest_rate(
     return settings.lr or default
 
 # %% ../nbs/14_train.ipynb #03df0108
-def _read_json_of_weights(path):
+def _checked_description(path):
     "The JSON of a saved model whose weights are whole."
     return load_weights(path)[1]
 
 # %% ../nbs/14_train.ipynb #b807900b
-def _start(settings):
+def _starting_model(settings):
     "The JSON of the model that a training starts from, read by the first process; empty where it starts from scratch."
-    return done_by_first(_read_json_of_weights, settings.weights) if settings.weights else {}
+    return done_by_first(_checked_description, settings.weights) if settings.weights else {}
 
 # %% ../nbs/14_train.ipynb #efaf93c5
 def training_recipe(
@@ -236,7 +236,7 @@ def training_recipe(
     recipe["model"] = model_name(settings.arch, parse_size(settings.size))
     recipe["pairs"] = len(data)
     recipe["lr"] = highest_rate(settings)
-    recipe["weights"] = _start(settings).get("sha256")
+    recipe["weights"] = _starting_model(settings).get("sha256")
     if settings.minutes:
         recipe["epochs"] = None  # measured
     return recipe | (identity or data_identity(data, settings))
@@ -597,7 +597,7 @@ def prepare_training(
     if counts is None:
         counts = _needed_counts(data, settings)
     set_seed(settings.seed)
-    dls = training_loaders(data, settings, _start(settings).get("stats"), counts)
+    dls = training_loaders(data, settings, _starting_model(settings).get("stats"), counts)
     reset_peak_memory(torch.device(dls.device).type)
     learn = training_learner(dls, settings, counts)
     if accelerator:
