@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from conftest import ROOT
 from forked import call_on_ranks, ranks
 from PIL import Image
 
@@ -186,3 +190,18 @@ def test_nodes_with_other_data_are_refused(data, tmp_path):
     with ranks(train_on_other_data, data, tmp_path, n=2, per_node=1) as started:
         for done in started.join_all():
             check_one_sentence(done, "files of", "process 1")
+
+
+def test_a_ladder_needs_its_models_on_the_first_node_only(data, tmp_path):
+    "The second step starts from weights that the second node does not have."
+    call_on_ranks(train_on_node, data, tmp_path, "--ladder", "32:1 32:1", "--resume", per_node=1)
+    assert len(result(tmp_path)["history"]) == 1
+    assert result(tmp_path)["recipe"]["weights"]
+
+
+def test_each_script_of_a_cluster_is_readable_and_asks_for_what_there_is():
+    "The shell can read them, and the training names a configuration of ours."
+    for path in (ROOT / "deploy").glob("*.sbatch"):
+        subprocess.run(["bash", "-n", path], check=True)
+    config = re.search(r"--config_file (\S+)", (ROOT / "deploy" / "train.sbatch").read_text()).group(1)
+    assert yaml.safe_load((ROOT / config).read_text())["num_machines"] == 2
