@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['CLASS_COLUMNS', 'TRACKERS', 'Autocast', 'ChannelsLast', 'PlainTensors', 'history', 'is_training_epoch',
            'ValidateEvery', 'GradientClip', 'TerminateOnNaN', 'unwrapped', 'EMA', 'dice_history', 'is_best_epoch',
-           'training_state', 'Checkpoint', 'load_checkpoint', 'Resume', 'EarlyStopping', 'rank_and_world',
-           'from_first_process', 'DistributedTraining', 'Progress', 'TensorBoardTracker', 'wandb_mode', 'WandbTracker',
-           'write_csv', 'new_trackers', 'Track']
+           'training_state', 'Checkpoint', 'load_checkpoint', 'Resume', 'EarlyStopping', 'DistributedTraining',
+           'Progress', 'TensorBoardTracker', 'wandb_mode', 'WandbTracker', 'write_csv', 'new_trackers', 'Track']
 
 # %% ../nbs/12_callbacks.ipynb #7a8e7cae
 import csv
@@ -27,6 +26,7 @@ from fastcore.imports import noop
 from torch import distributed, nn
 
 from .checkpoint import as_plain_data, random_states, recipe_differences, save_model, set_random_states
+from .processes import done_by_first, from_all_processes, rank_and_world
 
 # %% ../nbs/12_callbacks.ipynb #3e2c9a98
 class _OneCallInBfloat16:
@@ -69,7 +69,7 @@ class Autocast(Callback):
 # %% ../nbs/12_callbacks.ipynb #2d87d81f
 class ChannelsLast(Callback):
     "Keep the weights in channels-last order, which holds all channels of a pixel side by side."
-    order = -1
+    order = -3  # before `DistributedTraining`, whose first gradients would be those of the other order
 
     def before_fit(self):
         "Change the memory order once."
@@ -317,6 +317,7 @@ def _ema_state(learn):
 def training_state(
     learn,       # A learner after an epoch
     recipe=None, # Plain data that says which training this is
+    random=None, # `random_states` of all processes, by rank; None: of this one, which trains alone
 ):
     "All that is needed to go on after this epoch, as plain data."
     state = dict(
@@ -326,7 +327,7 @@ def training_state(
         model=unwrapped(learn.model).state_dict(),
         opt=learn.opt.state_dict(),
         ema=_ema_state(learn),
-        random=random_states(learn.dls),
+        random=random or [random_states(learn.dls)],
     )
     return as_plain_data(state | _recorder_state(learn.recorder))
 
@@ -339,9 +340,15 @@ class Checkpoint(Callback):
         self.path, self.recipe, self.best = Path(path), recipe, best
 
     def after_epoch(self):
-        "Save the epoch; when that fails, say so and go on."
+        "Save the epoch, in the first process; when that fails, say so and go on."
         if not is_training_epoch(self.learn):
             return
+        self.random = from_all_processes(random_states(self.dls))
+        if rank_and_world()[0] == 0:
+            self.try_to_save()
+
+    def try_to_save(self):
+        "Save the epoch, or say why that fails."
         try:
             self.save()
         except (OSError, RuntimeError) as error:
@@ -358,7 +365,7 @@ class Checkpoint(Callback):
     def save_state(self):
         "Write the checkpoint, whole or not at all."
         with atomic_path(self.path) as temporary:
-            torch.save(training_state(self.learn, self.recipe), temporary)
+            torch.save(training_state(self.learn, self.recipe, self.random), temporary)
 
     def save_best(self):
         "Save the model as it was judged: with the averaged weights, where there are some."
@@ -388,13 +395,23 @@ def _check_recipe(path, saved, recipe):
         raise SegError(f"{path} was made with other parameters ({differences}); give the same, another output "
                        "folder, or train anew without resume")
 
+# %% ../nbs/12_callbacks.ipynb #44bb0150
+def _put_back_random(dls, saved):
+    "Put back this process's random states from those `saved`, by rank; one process more has a seed of its own."
+    rank = rank_and_world()[0]
+    if rank < len(saved):
+        set_random_states(dls, saved[rank])
+        return
+    set_random_states(dls, saved[0])
+    torch.manual_seed(torch.initial_seed() + rank)
+
 # %% ../nbs/12_callbacks.ipynb #33bdf0f0
 class Resume(Callback):
     "Go on from the checkpoint `path`; `SegError` when it is of another training than `recipe`."
     order = 65  # after `EMA`, before all that acts on epochs
 
     def __init__(self, path, recipe=None):
-        self.state = load_checkpoint(path)
+        self.state = done_by_first(load_checkpoint, path)
         self.pending = True  # not yet put back
         _check_recipe(path, self.state["recipe"], recipe)
 
@@ -421,7 +438,7 @@ class Resume(Callback):
         "Before the first epoch that is trained: put back random states and history."
         if not self.pending:
             return
-        set_random_states(self.dls, self.state["random"])
+        _put_back_random(self.dls, self.state["random"])
         self.load_history()
 
     def after_fit(self):
@@ -453,22 +470,6 @@ class EarlyStopping(Callback):
         best = max(dice, key=dice.get)
         if max(dice) - best >= self.patience:
             raise CancelFitException()
-
-# %% ../nbs/12_callbacks.ipynb #ca76e916
-def rank_and_world():
-    "(rank, number of processes) as the launcher says; (0, 1) without one."
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-# %% ../nbs/12_callbacks.ipynb #d2fc3b0d
-def from_first_process(
-    value, # Any value that can be pickled; of the other processes it is ignored
-):
-    "The value of the first process, in all of them."
-    if not distributed.is_initialized():
-        return value
-    box = [value]
-    distributed.broadcast_object_list(box, 0)
-    return box[0]
 
 # %% ../nbs/12_callbacks.ipynb #c4bbcbf4
 class DistributedTraining(Callback):

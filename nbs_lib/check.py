@@ -6,13 +6,14 @@
 __all__ = ['value_counts', 'n_code', 'mask_check', 'n_codes', 'assert_trainable', 'label_table', 'debug_label']
 
 # %% ../nbs/06_check.ipynb #34105121
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from operator import itemgetter
 
 import numpy as np
 
 from .core import SegError
 from .labels import IGNORE
+from .processes import by_shares
 from .show import overlay
 
 # %% ../nbs/06_check.ipynb #cc9bf158
@@ -38,26 +39,24 @@ def n_code(
     return int(np.count_nonzero(value_counts(mask)[:IGNORE]))
 
 # %% ../nbs/06_check.ipynb #405ce460
+def _counts_or_error(data, i):
+    "(pixel counts of pair i, None), or (zeros, what is wrong with it)."
+    try:
+        return value_counts(data.read(i)[1]), None
+    except SegError as error:
+        return np.zeros(256, np.int64), str(error)
+
+# %% ../nbs/06_check.ipynb #42a065a1
 def mask_check(
     data, # A `SegData`
 ):
-    """Read every pair.
+    """Read every pair; of several processes each reads a share.
 
     Returns pixel counts, int64 (pairs, 256), and {index: what is wrong with that pair}; wrong pairs have counts of 0.
     """
-    counts = np.zeros((len(data), 256), np.int64)
-    wrong = {}
-
-    def count(i):
-        "Fill row i, or note what is wrong with pair i."
-        try:
-            counts[i] = value_counts(data.read(i)[1])
-        except SegError as e:
-            wrong[i] = str(e)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(count, range(len(data))))
-    return counts, dict(sorted(wrong.items()))
+    found = by_shares(partial(_counts_or_error, data), range(len(data)))
+    counts = np.array([of_pair for of_pair, _ in found], np.int64).reshape(-1, 256)
+    return counts, {i: error for i, (_, error) in enumerate(found) if error}
 
 # %% ../nbs/06_check.ipynb #d3a7d202
 def n_codes(

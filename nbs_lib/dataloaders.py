@@ -33,6 +33,7 @@ from .check import mask_check
 from .datasets import Pair, channel_stats, split_pairs, split_record, split_rule
 from .masks import decode_mask, read_image
 from .pixel_cache import content_key, decoded
+from .processes import first_of_node
 from .show import legend, overlay, panel
 
 # %% ../nbs/07_dataloaders.ipynb #a56678f3
@@ -223,10 +224,15 @@ def _files_of(dl):
     return [path for pair in dl.dataset.items for path in (pair.image, pair.mask)]
 
 # %% ../nbs/07_dataloaders.ipynb #a4f37087
-def _decoded_pixels(dl, folder):
+def _cache_key(dl):
+    "The `content_key` of a loader's decoded pixels."
+    dl.after_item.split_idx = dl.dataset.split_idx  # as fastai does before an epoch
+    return content_key(_files_of(dl), _pixel_settings(dl))
+
+# %% ../nbs/07_dataloaders.ipynb #d477eabf
+def _decoded_pixels(dl, folder, key):
     "uint8 memory map (n, height, width, 4) of a loader's images and masks; None where it cannot be kept."
     height_width = _decode_item(dl, 0).shape[:2]
-    key = content_key(_files_of(dl), _pixel_settings(dl))
     return decoded(key, len(dl.dataset), height_width, partial(_decode_item, dl), folder)
 
 # %% ../nbs/07_dataloaders.ipynb #0ca907c3
@@ -238,10 +244,10 @@ def _fits_on_gpu(pixels, device):
 def cached_loader(
     dl,          # A `SegDL` over `Pair`s, whose items are images and masks of one size
     folder=None, # Where decoded pixels are kept; None: `cache_folder()`
+    key=None,    # The `content_key` of the pixels, where it is known
 ):
     "The same loader with every pair decoded once; `dl` itself where the pixels cannot be kept."
-    dl.after_item.split_idx = dl.dataset.split_idx  # as fastai does before an epoch
-    pixels = _decoded_pixels(dl, folder)
+    pixels = _decoded_pixels(dl, folder, key or _cache_key(dl))
     if pixels is None:
         return dl
     loader = dl.new(cls=CachedDL, num_workers=0)
@@ -256,10 +262,13 @@ def cached(
     folder=None, # Where decoded pixels are kept; None: `cache_folder()`
 ):
     "The same `DataLoaders` with every pair decoded once; unchanged where the pixels cannot be kept."
-    for i, dl in enumerate(dls.loaders[:2]):
-        dls.loaders[i] = cached_loader(dl, folder)
-        if dls.loaders[i] is dl:
-            break
+    keys = [_cache_key(dl) for dl in dls.loaders[:2]]
+    with first_of_node():
+        for i, key in enumerate(keys):
+            dl = dls.loaders[i]
+            dls.loaders[i] = cached_loader(dl, folder, key)
+            if dls.loaders[i] is dl:
+                break
     return dls
 
 # %% ../nbs/07_dataloaders.ipynb #abd4d9ad

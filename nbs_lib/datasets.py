@@ -12,7 +12,6 @@ import hashlib
 import random
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from glob import escape as glob_escape
@@ -24,6 +23,7 @@ import numpy as np
 from .core import SegError
 from .labels import LabelSet
 from .masks import IMAGE_TYPES, decode_mask, read_image
+from .processes import by_shares
 
 # %% ../nbs/03_datasets.ipynb #15f3c84c
 @dataclass(frozen=True)
@@ -516,8 +516,7 @@ def _mean_and_deviation(total, squares, n):
 # %% ../nbs/03_datasets.ipynb #050e9afc
 def _sum_channels(paths, size):
     "Sums and sums of squares of each channel over all images, each reduced to (size, size)."
-    with ThreadPoolExecutor() as pool:
-        sums = list(pool.map(partial(_channel_sums, size=size), paths))
+    sums = by_shares(partial(_channel_sums, size=size), paths)
     return np.sum(sums, axis=0)
 
 # %% ../nbs/03_datasets.ipynb #e0f86c30

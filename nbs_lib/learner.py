@@ -42,9 +42,7 @@ from nbs_lib.callbacks import (
     Progress,
     Resume,
     TerminateOnNaN,
-    from_first_process,
     load_checkpoint,
-    rank_and_world,
 )
 from .checkpoint import data_recipe, random_states, set_random_states
 from .dataloaders import batch_images
@@ -52,6 +50,7 @@ from .labels import IGNORE
 from .losses import seg_loss
 from .metrics import confusion_matrix, scores
 from .models import build_model, encoder_split, narrow_decoder, plain_model, split_arch
+from .processes import done_by_first, from_first_process, rank_and_world, rank_on_node
 from .show import legend, paint, panel
 
 try:
@@ -211,7 +210,7 @@ def fast_callbacks(
 ):
     "The callbacks that make a training step faster."
     if bf16 is None:
-        bf16 = bf16_gain(torch.device(device).type) > 1.1
+        bf16 = done_by_first(bf16_gain, torch.device(device).type) > 1.1
     callbacks = [PlainTensors()]
     if channels_last:
         callbacks.append(ChannelsLast())
@@ -397,10 +396,10 @@ def activation_bytes(
 def free_memory(
     device, # The torch device
 ):
-    "Bytes that are free now: on the GPU, or in this machine for each of the processes that train."
+    "Bytes that are free now: on the GPU, or in this machine for each of its processes that train."
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info()[0]
-    return psutil.virtual_memory().available//rank_and_world()[1]
+    return psutil.virtual_memory().available//rank_on_node()[1]
 
 # %% ../nbs/13_learner.ipynb #993f8a45
 def _bytes_needed(learn):
@@ -566,6 +565,13 @@ def epoch_seconds(
     return step, epoch
 
 # %% ../nbs/13_learner.ipynb #e6890d4d
+def _planned_before(checkpoint):
+    "The number of epochs of the training that a checkpoint is of; None where there is no checkpoint."
+    if not (checkpoint and Path(checkpoint).exists()):
+        return None
+    return load_checkpoint(checkpoint)["recipe"]["epochs"]
+
+# %% ../nbs/13_learner.ipynb #4849b2c2
 def epochs_in(
     learn,         # A learner from `seg_learner`
     minutes,       # Time for training and validation
@@ -573,8 +579,9 @@ def epochs_in(
     checkpoint=None, # File of a training that goes on, which has its number already; it need not be there
 ):
     "Number of epochs that fit into the time best, at least 1; said in one line."
-    if checkpoint and Path(checkpoint).exists():
-        return load_checkpoint(checkpoint)["recipe"]["epochs"]
+    planned = done_by_first(_planned_before, checkpoint)
+    if planned:
+        return planned
     step, epoch = epoch_seconds(learn, valid_every)
     epochs = from_first_process(max(1, round(minutes*60/epoch)))
     if rank_and_world()[0] == 0:
@@ -614,10 +621,9 @@ def checkpointing(
     best=None,    # Where the best epoch's model is kept, without suffix; None: nowhere
 ):
     "(callbacks, first epoch) for `fit_one_cycle`: they save every finished epoch, and put back what was saved."
-    recipe, callbacks = _with_data(recipe, learn.dls), []
-    if rank_and_world()[0] == 0:
-        callbacks.append(Checkpoint(path, recipe, best))
-    if not (resume and Path(path).exists()):
+    recipe = _with_data(recipe, learn.dls)
+    callbacks = [Checkpoint(path, recipe, best)]
+    if not (resume and from_first_process(Path(path).exists())):
         return callbacks, 0
     going_on = Resume(path, recipe)
     _use_precision_of(learn, going_on)

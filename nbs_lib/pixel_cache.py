@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .core import atomic_path
+from .processes import by_shares
 
 # %% ../nbs/06b_pixel_cache.ipynb #baf872ee
 def cache_folder():
@@ -35,9 +36,8 @@ def content_key(
     files, # Paths, in order
     *more, # Whatever else decides what is decoded
 ):
-    "Hexadecimal BLAKE2b of the bytes of all files and of `more`."
-    with ThreadPoolExecutor() as pool:
-        digests = b''.join(pool.map(_file_digest, files))
+    "Hexadecimal BLAKE2b of the bytes of all files and of `more`; of several processes each reads a share of the files."
+    digests = b''.join(by_shares(_file_digest, files))
     return hashlib.blake2b(digests + repr(more).encode(), digest_size=16).hexdigest()
 
 # %% ../nbs/06b_pixel_cache.ipynb #c73cfabc

@@ -6,9 +6,9 @@
 __all__ = ['PRECISIONS', 'NOT_IN_RECIPE', 'LADDER_COLUMNS', 'parse_size', 'batch_size', 'check_upscale', 'model_name',
            'TrainSettings', 'check_settings', 'data_identity', 'highest_rate', 'training_recipe', 'is_done',
            'read_ladder', 'add_to_ladder', 'ladder_row', 'training_lock', 'set_aside_other_data', 'save_results',
-           'set_seed', 'new_accelerator', 'training_loaders', 'training_learner', 'schedule_of', 'training_callbacks',
-           'planned_epochs', 'prepare_training', 'train_model', 'Step', 'parse_step', 'parse_ladder',
-           'progressive_resizing', 'TrainCommand', 'overfit_check', 'print_results', 'seg_train']
+           'set_seed', 'new_accelerator', 'connected', 'training_loaders', 'training_learner', 'schedule_of',
+           'training_callbacks', 'planned_epochs', 'prepare_training', 'train_model', 'Step', 'parse_step',
+           'parse_ladder', 'progressive_resizing', 'TrainCommand', 'overfit_check', 'print_results', 'seg_train']
 
 # %% ../nbs/14_train.ipynb #958cd96a
 import csv
@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -36,9 +37,7 @@ from nbs_lib.callbacks import (
     EarlyStopping,
     Track,
     ValidateEvery,
-    from_first_process,
     history,
-    rank_and_world,
     write_csv,
 )
 from .checkpoint import data_recipe, load_pretrained, load_weights, model_files, recipe_differences, save_model
@@ -60,6 +59,7 @@ from .losses import class_weights
 from .metrics import class_table, format_table, scores
 from .models import split_arch
 from .overfit import overfit_image
+from .processes import check_same, done_by_first, from_first_process, rank_and_world, together
 from .shards import ShardData, find_data
 from .streaming import any_dataloaders, pixel_counts, shards_recipe
 
@@ -217,11 +217,14 @@ def highest_rate(
     return settings.lr or default
 
 # %% ../nbs/14_train.ipynb #03df0108
-def _weights_hash(settings):
-    "Hash of the weights that a training starts from; None where it starts from scratch."
-    if not settings.weights:
-        return None
-    return load_weights(settings.weights)[1]["sha256"]
+def _checked_description(path):
+    "The JSON of a saved model whose weights are whole."
+    return load_weights(path)[1]
+
+# %% ../nbs/14_train.ipynb #b807900b
+def _starting_model(settings):
+    "The JSON of the model that a training starts from, read by the first process; empty where it starts from scratch."
+    return done_by_first(_checked_description, settings.weights) if settings.weights else {}
 
 # %% ../nbs/14_train.ipynb #efaf93c5
 def training_recipe(
@@ -234,7 +237,7 @@ def training_recipe(
     recipe["model"] = model_name(settings.arch, parse_size(settings.size))
     recipe["pairs"] = len(data)
     recipe["lr"] = highest_rate(settings)
-    recipe["weights"] = _weights_hash(settings)
+    recipe["weights"] = _starting_model(settings).get("sha256")
     if settings.minutes:
         recipe["epochs"] = None  # measured
     return recipe | (identity or data_identity(data, settings))
@@ -446,8 +449,18 @@ def new_accelerator():
     "accelerate's `Accelerator` where several processes train, else None."
     if rank_and_world()[1] == 1:
         return None
-    from accelerate import Accelerator
-    return Accelerator(cpu=not torch.cuda.is_available())
+    from accelerate import Accelerator, InitProcessGroupKwargs
+    # a slow process may take its time: one that is lost is noticed by its silence
+    patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patient])
+
+# %% ../nbs/14_train.ipynb #0293b362
+@contextmanager
+def connected():
+    "A `with` inside which the processes of a launcher are connected; when one is lost, the others end with a sentence."
+    new_accelerator()
+    with together():
+        yield
 
 # %% ../nbs/14_train.ipynb #1571783a
 def _share_of_batch(settings):
@@ -463,16 +476,12 @@ def training_loaders(
     settings,    # A `TrainSettings`
     stats=None,  # (mean, std) of the images; None: measured
     counts=None, # Pixel counts from `assert_trainable`, to show rare labels more often
-    accelerator=None, # Where several processes train: the first decodes, the others wait for it
 ):
     "The `DataLoaders` of a training."
     size, bs = parse_size(settings.size), _share_of_batch(settings)
     cache_size = parse_size(settings.cache_size) if settings.cache_size else None
-    wait = accelerator.main_process_first() if accelerator else nullcontext()
-    with wait:
-        dls = any_dataloaders(data, size, bs, settings.valid, settings.seed, stats=stats,
-                              augment=settings.augmentation, cache_size=cache_size,
-                              rare_sampling=settings.rare_sampling, counts=counts)
+    dls = any_dataloaders(data, size, bs, settings.valid, settings.seed, stats=stats, augment=settings.augmentation,
+                          cache_size=cache_size, rare_sampling=settings.rare_sampling, counts=counts)
     dls.train.rng.seed(settings.seed)
     dls.train.epoch_size = settings.epoch_size
     return dls
@@ -509,7 +518,7 @@ def training_learner(
         path=settings.out, loss=settings.loss, class_weights=weights, compile=settings.compile,
         opt_func=_optimizer(settings))
     if settings.weights:
-        load_pretrained(learn, settings.weights)
+        done_by_first(load_pretrained, learn, settings.weights)  # the others get its weights when they begin
     if settings.bs == 0:
         _use_largest_batch(learn)
     return learn
@@ -572,13 +581,6 @@ def _needed_counts(data, settings):
         return pixel_counts(data)
     return None
 
-# %% ../nbs/14_train.ipynb #00858ad3
-def _known_stats(settings):
-    "The image statistics of the model to start from; None where the training starts from scratch."
-    if not settings.weights:
-        return None
-    return load_weights(settings.weights)[1]["stats"]
-
 # %% ../nbs/14_train.ipynb #3fbf868d
 def _share_training(learn, accelerator, seed):
     "Let all processes train this network; each draws its own augmentations."
@@ -596,7 +598,7 @@ def prepare_training(
     if counts is None:
         counts = _needed_counts(data, settings)
     set_seed(settings.seed)
-    dls = training_loaders(data, settings, _known_stats(settings), counts, accelerator)
+    dls = training_loaders(data, settings, _starting_model(settings).get("stats"), counts)
     reset_peak_memory(torch.device(dls.device).type)
     learn = training_learner(dls, settings, counts)
     if accelerator:
@@ -632,7 +634,7 @@ def _keep_results(learn, settings, recipe, seconds, track):
 
 # %% ../nbs/14_train.ipynb #3f194310
 def _train_and_save(data, settings, recipe, counts, bar):
-    "`train_model`, inside its lock."
+    "`train_model`, when all is checked."
     rank, world = rank_and_world()
     learn = prepare_training(data, settings, counts)
     recipe = recipe | dict(bs=learn.dls.train.bs*world)
@@ -645,6 +647,13 @@ def _train_and_save(data, settings, recipe, counts, bar):
     return learn, rows
 
 # %% ../nbs/14_train.ipynb #bd84b6cc
+def _train_locked(data, settings, recipe, counts, bar):
+    "`_train_and_save`, inside the lock that the first process holds."
+    lock = nullcontext() if rank_and_world()[0] else training_lock(settings.out, recipe["model"])
+    with lock:
+        return _train_and_save(data, settings, recipe, counts, bar)
+
+# %% ../nbs/14_train.ipynb #fbe8f715
 def train_model(
     data,          # A `SegData`
     settings,      # A `TrainSettings`
@@ -655,12 +664,11 @@ def train_model(
     "Train and save; returns the learner and the ladder's rows, which only the first of several processes has."
     check_settings(settings)
     check_upscale(data, parse_size(settings.size))
-    recipe = training_recipe(data, settings, identity)
-    if counts is None:
-        counts = _needed_counts(data, settings)
-    lock = nullcontext() if rank_and_world()[0] else training_lock(settings.out, recipe["model"])
-    with lock:
-        return _train_and_save(data, settings, recipe, counts, bar)
+    with connected():
+        recipe = training_recipe(data, settings, identity)
+        if counts is None:
+            counts = _needed_counts(data, settings)
+        return _train_locked(data, settings, recipe, counts, bar)
 
 # %% ../nbs/14_train.ipynb #ab5d8e33
 class Step(NamedTuple):
@@ -698,6 +706,14 @@ def _step_settings(settings, i, step, weights):
                    lr=(settings.lr or 2e-3)/2**i)
 
 # %% ../nbs/14_train.ipynb #efaa4de2
+def _is_step_done(data, settings, identity):
+    "Is a training to be resumed, and is there a saved model of it already? The first process looks for all."
+    if not settings.resume:
+        return False
+    path = Path(settings.out)/model_name(settings.arch, parse_size(settings.size))
+    return done_by_first(is_done, path, training_recipe(data, settings, identity))
+
+# %% ../nbs/14_train.ipynb #4403f642
 def progressive_resizing(
     data,        # A `SegData`
     steps,       # `Step`s, smallest size first
@@ -706,15 +722,17 @@ def progressive_resizing(
     counts=None, # Pixel counts from `assert_trainable`, where they are known
 ):
     "Train at each size from the weights before; returns the last learner (None if all was done) and the ladder's rows."
-    learn, weights, identity = None, None, data_identity(data, settings)
-    for i, step in enumerate(steps):
-        step_settings = _step_settings(settings, i, step, weights)
-        path = Path(settings.out)/model_name(settings.arch, step.size)
-        if settings.resume and is_done(path, training_recipe(data, step_settings, identity)):
-            print(f"{path.name} is done")
-        else:
-            learn, _ = train_model(data, step_settings, bar, counts, identity)
-        weights = model_files(path)[0]
+    learn = weights = None
+    with connected():
+        identity = data_identity(data, settings)
+        for i, step in enumerate(steps):
+            step_settings = _step_settings(settings, i, step, weights)
+            path = Path(settings.out)/model_name(settings.arch, step.size)
+            if _is_step_done(data, step_settings, identity):
+                print(f"{path.name} is done")
+            else:
+                learn, _ = train_model(data, step_settings, bar, counts, identity)
+            weights = model_files(path)[0]
     return learn, read_ladder(Path(settings.out)/"ladder.csv")
 
 # %% ../nbs/14_train.ipynb #6e978c6a
@@ -783,12 +801,17 @@ def _train_steps(data, steps, settings, bar, counts):
     return parse_size(settings.size), rows
 
 # %% ../nbs/14_train.ipynb #49ad4bee
-@seg_command
-def seg_train(command: TrainCommand):
-    "Check a data set, train a network on it, save weights and scores."
-    check_settings(command)
-    steps = parse_ladder(command.ladder)
+def _check_same_files(data):
+    "`SegError` where another node has other files: by their names and sizes. Shards are the same for all."
+    if rank_and_world()[1] > 1 and not isinstance(data, ShardData):
+        files = [path for pair in data.pairs for path in (pair.image, pair.mask)]
+        check_same([(path.name, path.stat().st_size) for path in files], f"the files of {data.root}")
+
+# %% ../nbs/14_train.ipynb #fe738b77
+def _check_and_train(command, steps):
+    "Do what a `TrainCommand` says, with the `Step`s of its ladder; its settings are checked."
     data = find_data(command.data, command.layout)
+    _check_same_files(data)
     if command.overfit:
         overfit_check(data, command)
         return
@@ -796,6 +819,15 @@ def seg_train(command: TrainCommand):
     size, rows = _train_steps(data, steps, settings, sys.stdout.isatty(), counts)
     if rank_and_world()[0] == 0:
         print_results(Path(settings.out)/model_name(settings.arch, size), rows)
+
+# %% ../nbs/14_train.ipynb #bade28ed
+@seg_command
+def seg_train(command: TrainCommand):
+    "Check a data set, train a network on it, save weights and scores."
+    check_settings(command)
+    steps = parse_ladder(command.ladder)
+    with connected():
+        _check_and_train(command, steps)
 
 # %% ../nbs/14_train.ipynb #0b6c91ce
 #| eval: false

@@ -9,6 +9,8 @@ import os
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -53,24 +55,69 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def rank_environment(rank: int, n: int, port: int) -> dict[str, str]:
-    "What `accelerate launch` tells each of `n` processes on a CPU."
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_PORT": port}
+def rank_environment(rank: int, n: int, port: int, per_node: int) -> dict[str, str]:
+    "What `accelerate launch` tells each of `n` processes, `per_node` on each node, that compute on a CPU."
+    node, local_rank = divmod(rank, per_node)
+    numbers = {"RANK": rank, "WORLD_SIZE": n, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": per_node,
+               "GROUP_RANK": node, "MASTER_PORT": port}
     texts = {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
     return {name: str(value) for name, value in numbers.items()} | texts
 
 
-def call_on_ranks(function, *args, n: int = 2) -> list[list[str]]:
-    "Call a function in `n` processes that train together; the lines that each of them printed."
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        files = [(Path(folder, f"{rank}.stdout"), Path(folder, f"{rank}.stderr")) for rank in range(n)]
-        processes = [start_in_fork(function, *args, files=files[rank], environment=rank_environment(rank, n, port))
-                     for rank in range(n)]
-        for process, (_, stderr) in zip(processes, files):
-            process.join(300)
-            assert process.exitcode == 0, stderr.read_text()
-        return [stdout.read_text().splitlines() for stdout, _ in files]
+class Ranks:
+    "Processes that train together, each of which calls the same function; `join` waits for them."
+
+    def __init__(self, function, *args, n: int = 2, per_node: int | None = None):
+        port, self.folder = free_port(), tempfile.TemporaryDirectory()
+        self.processes = [self.start(function, args, rank_environment(rank, n, port, per_node or n))
+                          for rank in range(n)]
+
+    def start(self, function, args: tuple, environment: dict[str, str]) -> ForkServerProcess:
+        "The process of one rank."
+        files = self.files(int(environment["RANK"]))
+        return start_in_fork(function, *args, files=files, environment=environment)
+
+    def files(self, rank: int) -> tuple[Path, Path]:
+        "Where a rank's standard output and error streams go."
+        return Path(self.folder.name, f"{rank}.stdout"), Path(self.folder.name, f"{rank}.stderr")
+
+    def join(self, rank: int, seconds: float = 300) -> subprocess.CompletedProcess:
+        "What became of a rank, which must end within so many seconds."
+        process = self.processes[rank]
+        process.join(seconds)
+        stdout, stderr = (file.read_text() for file in self.files(rank))
+        assert process.exitcode is not None, f"rank {rank} is not done after {seconds} s: {stderr}"
+        return subprocess.CompletedProcess(["rank", rank], process.exitcode, stdout, stderr)
+
+    def join_all(self) -> list[subprocess.CompletedProcess]:
+        "What became of each rank."
+        return [self.join(rank) for rank in range(len(self.processes))]
+
+    def kill(self) -> None:
+        "End what still runs."
+        for process in self.processes:
+            process.kill()
+            process.join()
+        self.folder.cleanup()
+
+
+@contextmanager
+def ranks(function, *args, **kw) -> Iterator[Ranks]:
+    "A `with` inside which `Ranks` run; none is left behind."
+    started = Ranks(function, *args, **kw)
+    try:
+        yield started
+    finally:
+        started.kill()
+
+
+def call_on_ranks(function, *args, n: int = 2, per_node: int | None = None) -> list[list[str]]:
+    "Call a function in `n` processes that train together, to their end; the lines that each of them printed."
+    with ranks(function, *args, n=n, per_node=per_node) as started:
+        all_done = started.join_all()
+        for done in all_done:
+            assert done.returncode == 0, done.stderr
+        return [done.stdout.splitlines() for done in all_done]
 
 
 def be_command(command, words: list[str]) -> None:
