@@ -398,6 +398,8 @@ def _check_recipe(path, saved, recipe):
 # %% ../nbs/12_callbacks.ipynb #44bb0150
 def _put_back_random(dls, saved):
     "Put back this process's random states from those `saved`, by rank; one process more has a seed of its own."
+    if isinstance(saved, dict):  # of an older version, which kept those of the first process only
+        saved = [saved]
     rank = rank_and_world()[0]
     if rank < len(saved):
         set_random_states(dls, saved[rank])
