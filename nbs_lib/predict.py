@@ -14,7 +14,7 @@ __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', '
            'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage',
            'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'enlarge_scores', 'smooth_size', 'window_starts',
            'window_slices', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input', 'check_shape',
-           'check_logits', 'check_values', 'as_image', 'group_by_shape', 'at_least', 'window_weights',
+           'check_logits', 'check_values', 'as_image', 'group_by_shape', 'at_least', 'window_weights', 'keep_surer',
            'predict_windows', 'starter_model', 'Predictor', 'run_session', 'enlarge_mask', 'need_enlarging',
            'side_of_view', 'view_size', 'softmax', 'resize_scores', 'side_by_side', 'overlay_with_legend', 'free_name',
            'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'predict_file',
@@ -771,6 +771,18 @@ def window_weights(
     return np.outer(down, across).astype(np.float32)
 
 # %% ../nbs/15_predict.ipynb #6bca726f
+def keep_surer(
+    answer,   # uint8 (2, height, width), mask and confidence; changed in place
+    sureness, # float32 (height, width), weighted confidence of the answer that is kept; changed in place
+    other,    # Another answer of this shape
+    weights,  # From `window_weights`
+):
+    "Take the other answer wherever it is surer."
+    other_sureness = other[1]*weights
+    better = other_sureness > sureness
+    sureness[better] = other_sureness[better]
+    answer[:, better] = other[:, better]
+
 def predict_windows(
     run,   # Function from uint8 (1, height, width, 3) to mask and confidence, uint8 (1, height, width)
     image, # RGB Pillow image
@@ -780,14 +792,11 @@ def predict_windows(
     "`Prediction` of a photo at its own resolution, window by window."
     photo = at_least(image, size, fill)
     weights = window_weights(size)
-    surest = np.full(photo.shape[:2], -1, np.float32)  # weighted confidence of the answer that is kept
-    answer = np.empty((2, *photo.shape[:2]), np.uint8)  # mask and confidence
+    sureness = np.full(photo.shape[:2], -1, np.float32)
+    answer = np.empty((2, *photo.shape[:2]), np.uint8)
     for place in window_slices(photo.shape, size):
-        window_answer = np.concatenate(run(np.ascontiguousarray(photo[place][None])))
-        sureness = window_answer[1]*weights
-        better = sureness > surest[place]
-        surest[place][better] = sureness[better]
-        answer[:, *place][:, better] = window_answer[:, better]
+        seen = np.ascontiguousarray(photo[place][None])
+        keep_surer(answer[:, *place], sureness[place], np.concatenate(run(seen)), weights)
     return Prediction(*answer[:, :image.height, :image.width])
 
 # %% ../nbs/15_predict.ipynb #169d9107

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'MASK', 'GENERATION', 'Store', 'Shard', 'shard_name', 'shard_text', 'read_shard', 'tar_files', 'tar_file',
-           'file_in', 'decode_pair', 'Sample', 'pack_shard', 'ShardPairs', 'joined_ranges', 'Span', 'span_of',
-           'joined_spans', 'ShardData', 'shard_counts', 'labels_of', 'whole_shards', 'open_shards', 'are_shards',
-           'find_data', 'window_order', 'smallest_share']
+           'file_in', 'decode_pair', 'Sample', 'sample_bytes', 'label_totals', 'pack_shard', 'ShardPairs',
+           'joined_ranges', 'Span', 'span_of', 'joined_spans', 'ShardData', 'shard_counts', 'labels_of', 'whole_shards',
+           'open_shards', 'are_shards', 'find_data', 'window_order', 'smallest_share']
 
 # %% ../nbs/06d_shards.ipynb #2b139f3a
 import hashlib
@@ -242,25 +242,37 @@ class Sample(NamedTuple):
     pixels: np.ndarray # Of each label, (n_classes,)
 
 # %% ../nbs/06d_shards.ipynb #ac995fdf
+def sample_bytes(
+    number, # Of the pair
+    sample, # Its `Sample`
+):
+    "The files of a pair as they lie in a tar file, and a file json with its room, for other readers."
+    files = {**sample.files, "json": json.dumps(dict(room=sample.room)).encode()}
+    return b"".join(tar_file(f"{number:06d}.{ending}", data) for ending, data in files.items())
+
+def label_totals(
+    counts, # List of the pixels of each label, one (n_classes,) a pair
+):
+    "Pixels of each label in all pairs, and in how many pairs it appears: two tuples of int."
+    counts = np.array(counts, np.int64)
+    return tuple(counts.sum(0).tolist()), tuple((counts > 0).sum(0).tolist())
+
+# %% ../nbs/06d_shards.ipynb #17620950
 def pack_shard(
     name,    # Of the tar file
     first,   # Number of its first pair
     samples, # `Sample`s
 ):
-    "(bytes of the tar file, its `Shard`). Each pair also gets a file json with its room, for other readers."
+    "(bytes of the tar file, its `Shard`)."
     content, starts, rooms, counts = bytearray(), [0], [], []
     for number, sample in enumerate(samples, first):
-        files = {**sample.files, "json": json.dumps(dict(room=sample.room)).encode()}
-        for ending, data in files.items():
-            content += tar_file(f"{number:06d}.{ending}", data)
+        content += sample_bytes(number, sample)
         starts.append(len(content))
         rooms.append(sample.room)
         counts.append(sample.pixels)
-    content += bytes(2*BLOCKSIZE)
-    counts = np.array(counts, np.int64)
+    content += bytes(2*BLOCKSIZE)  # the end of a tar file
     digest = hashlib.sha256(content).hexdigest()
-    pixels, images = counts.sum(0).tolist(), (counts > 0).sum(0).tolist()
-    shard = Shard(name, first, len(content), digest, *map(tuple, (starts, rooms, pixels, images)))
+    shard = Shard(name, first, len(content), digest, tuple(starts), tuple(rooms), *label_totals(counts))
     return bytes(content), shard
 
 # %% ../nbs/06d_shards.ipynb #86e4b43e

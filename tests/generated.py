@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -31,7 +32,10 @@ def digest(out: Path) -> dict[str, str]:
 
 @contextmanager
 def object_store() -> Iterator[str]:
-    "An S3-compatible server with one bucket, over HTTP; its URL. Child processes find it as well"
+    """An S3-compatible server with one bucket, over HTTP; its URL. Child processes find it as well.
+
+    The name of the bucket is new each time: what such servers hold outlives them, as long as the process does.
+    """
     server_of = pytest.importorskip("moto.server", reason="the S3 server of the tests is moto: pip install 'moto[s3]'")
     fsspec = pytest.importorskip("fsspec")
     pytest.importorskip("s3fs", reason="s3:// needs s3fs")
@@ -43,8 +47,9 @@ def object_store() -> Iterator[str]:
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("rooms")
-        yield "s3://rooms"
+        bucket = f"rooms-{uuid4().hex}"
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
+        yield f"s3://{bucket}"
     finally:
         server.stop()
         for name, value in before.items():
