@@ -10,11 +10,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from nbs_lib.core import SegError
@@ -101,14 +102,19 @@ def _pool(target: Target, plan: Plan, workers: int) -> Iterator[ProcessPoolExecu
 
 
 def made_by_pool(target: Target, plan: Plan, batches: Iterator[list[int]], workers: int) -> Iterator[Tally]:
-    "Tallies of the batches, as worker processes get them ready"
+    """Tallies of the batches, as worker processes get them ready.
+
+    Batches that are ready come through a queue. `concurrent.futures.wait` would hold the locks of all batches when it
+    is interrupted, and the pool would never end.
+    """
     with _pool(target, plan, workers) as pool:
-        waiting: set[Future] = set()
+        ready: SimpleQueue[Future] = SimpleQueue()
+        waiting = 0
         while True:
-            free = BATCHES_AHEAD * workers - len(waiting)
-            waiting |= {pool.submit(_make, batch) for batch in islice(batches, free)}
+            for batch in islice(batches, BATCHES_AHEAD * workers - waiting):
+                pool.submit(_make, batch).add_done_callback(ready.put)
+                waiting += 1
             if not waiting:
                 return
-            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in ready:
-                yield future.result()
+            yield ready.get().result()
+            waiting -= 1
