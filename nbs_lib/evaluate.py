@@ -412,9 +412,10 @@ def scoring_options(
     only,    # Name of a data label, or ''
     mapping, # Name of a mapping or a file, or ''
     fit,     # Resize mode
+    tta,     # Test-time augmentation?
 ):
     "What a report says about how it was asked to score; `SegError` where there is no such mapping or resize mode."
-    how = dict(part='all', only=only or None, mapping=mapping or None, fit=resize_mode(fit))
+    how = dict(part='all', only=only or None, mapping=mapping or None, fit=resize_mode(fit, tta))
     if mapping:
         find_mapping(mapping)
     return how
@@ -451,7 +452,7 @@ def seg_eval(
     tta: bool = False,           # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
 ):
     "Score an exported model on labelled images, at their own size."
-    how = scoring_options(only, mapping, fit)  # a wrong name is said before the model is loaded
+    how = scoring_options(only, mapping, fit, tta)  # a wrong name is said before the model is loaded
     predictor, pairs = Predictor(model, provider, tta=tta), find_pairs(data, layout)
     scoring = choose_scoring(predictor, pairs, mapping)
     indices = None

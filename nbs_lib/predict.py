@@ -543,12 +543,16 @@ RESIZE_MODES = ('stretch', 'letterbox', 'sliding_window')
 OLD_RESIZE_MODES = dict(square='stretch', pad='letterbox', tile='sliding_window')  # as they were once called
 
 def resize_mode(
-    name, # One of `RESIZE_MODES`, or an older name of it
+    name,      # One of `RESIZE_MODES`, or an older name of it
+    tta=False, # Must it show the whole photo, as test-time augmentation does?
 ):
-    "One of `RESIZE_MODES`; `SegError` for any other name."
+    "One of `RESIZE_MODES`; `SegError` for any other name, and for a sliding window with test-time augmentation."
     mode = OLD_RESIZE_MODES.get(name, name)
     if mode not in RESIZE_MODES:
         raise SegError(f"there is no fit {name!r}; take {', '.join(RESIZE_MODES[:-1])} or {RESIZE_MODES[-1]}")
+    if tta and mode == 'sliding_window':
+        raise SegError("test-time augmentation shows the whole photo at once; take stretch or letterbox, or leave out "
+                       "--tta")
     return mode
 
 # %% ../nbs/15_predict.ipynb #cd614458
@@ -1019,9 +1023,10 @@ def batch(self:Predictor,
 ):
     "List of `Prediction`, one a photo, in their order and at their sizes. With `tta`, not by a sliding window."
     images = [as_image(photo) for photo in images]
+    fit = resize_mode(fit, self.tta)
     if self.tta:
         return [self._augmented(image, fit) for image in images]
-    if resize_mode(fit) == 'sliding_window':
+    if fit == 'sliding_window':
         return [predict_windows(self.run, image, self.size, self.fill) for image in images]
     return self._whole(images, fit)
 
@@ -1205,7 +1210,7 @@ def seg_predict(
     "Label photos with an exported model, or with the starter model; needs no torch."
     model, places = split_words(photos)
     check_usage(places)
-    fit = resize_mode(fit)
+    fit = resize_mode(fit, tta)
     predictor = Predictor(model, provider, tta=tta)
     print(predictor)
     paths = find_photos(places)

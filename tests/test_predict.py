@@ -408,6 +408,8 @@ def test_a_manifest_that_is_no_object_is_refused(text, tmp_path):
 def test_wrong_arguments(model, photo, tmp_path):
     says(run_command('seg_predict', model), 2, 'usage: seg_predict')
     says(run_command('seg_predict', model, photo, '--fit', 'crop', '--out', tmp_path/'out'), 1, "no fit 'crop'")
+    windows = '--fit', 'sliding_window', '--tta'
+    says(run_command('seg_predict', model, photo, *windows), 1, 'test-time augmentation shows the whole photo at once')
     done = run_command('seg_predict', model, photo, '--provider', 'cuda', '--out', tmp_path/'out')
     says(done, 1, "no execution provider 'cuda' here")
     says(run_command('seg_predict', model, tmp_path, '--out', tmp_path/'out'), 1, 'there are no pictures in')
