@@ -17,6 +17,8 @@ from fastcore.basics import store_attr
 from fasttransform import ItemTransform
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
+from .photometric import photometric
+
 # %% ../nbs/06c_augment.ipynb #6c7d7875
 def affine_matrices(
     angle,   # (n,) rotation in radians
@@ -147,6 +149,7 @@ class Augment(ItemTransform):
         p_flip=.5,       # Probability of being mirrored
         max_shift=0.,    # Where a zoom may look: 0 at the center only, 1 anywhere in the image
         size=None,       # (height, width) of the result; None: as it comes
+        photometric=0.,  # How far hue, gamma, sharpness and noise may change, 0 to 1
     ):
         store_attr()
 
@@ -156,7 +159,8 @@ class Augment(ItemTransform):
         size = self.size or images.shape[-2:]
         matrices = self.random_matrices(len(images), size[0]/size[1], images.device)
         images, masks = affine(images, masks, matrices, size)
-        return TensorImage(color_jitter(images, self.max_lighting)), TensorMask(masks)
+        images = photometric(color_jitter(images, self.max_lighting), self.photometric)
+        return TensorImage(images), TensorMask(masks)
 
     def random_matrices(self, n, aspect, device):
         "(n, 2, 3): a random flip, rotation, zoom and shift for each of `n` images."
