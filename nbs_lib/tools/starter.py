@@ -79,7 +79,8 @@ class StarterSettings:
     weight_classes: float = RECIPE["weight_classes"]  # Weight rare classes by share to the power of minus this
     max_zoom: float = 1.5         # Augmentation: largest magnification
     max_shift: float = 1.0        # Augmentation: where a zoom may look, 0 at the center only, 1 anywhere
-    max_lighting: float = 0.3     # Augmentation: largest change of brightness and contrast, as a share
+    max_lighting: float = 0.45    # Augmentation: largest change of brightness and contrast, as a share
+    photometric: float = 1.0      # Augmentation: how far hue, gamma, sharpness and noise may change, 0 to 1
     seed: int = 0                 # Of weights and order
     epochs: int = 0               # Epochs at each size instead of minutes, to try it out
     data: str = ""                # With --model: the folder of rooms that it was trained on, for calibration and card
@@ -109,7 +110,7 @@ def starter_network(
     settings, # A `StarterSettings`
 ):
     "The `Network` to train."
-    names = ("lr", "loss", "weight_classes", "max_zoom", "max_shift", "max_lighting")
+    names = ("lr", "loss", "weight_classes", "max_zoom", "max_shift", "max_lighting", "photometric")
     recipe = {name: getattr(settings, name) for name in names}
     return Network(
         name="starter", arch=settings.arch, steps=starter_steps(settings), images=settings.images, seed=settings.seed,
@@ -401,7 +402,7 @@ def step_lines(
 
 # %% ../../nbs/tools/11_starter.ipynb #ab386f94
 CARD_RECIPE = ("loss", "weight_classes", "lr", "weight_decay", "ema_decay", "max_rotate", "max_zoom", "max_shift",
-               "max_lighting", "seed")
+               "max_lighting", "photometric", "seed")
 
 def card_training(
     manifest, # From `starter_manifest`
