@@ -231,8 +231,9 @@ def _help_text(option):
 
 # %% ../nbs/00_core.ipynb #b1c22076
 def _flags(option):
-    "The spellings of an option: with `_`, and with `-` where that differs."
-    return dict.fromkeys([f"--{option.name}", "--" + option.name.replace("_", "-")])
+    "The spellings of an option: with `_`, and with `-` where that differs; without a `_` at the end."
+    name = option.name.rstrip("_")
+    return dict.fromkeys([f"--{name}", "--" + name.replace("_", "-")])
 
 # %% ../nbs/00_core.ipynb #4a1ec9ea
 def _positional(option):

@@ -17,8 +17,9 @@ __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', '
            'check_logits', 'check_values', 'as_image', 'group_by_shape', 'at_least', 'window_weights', 'keep_surer',
            'predict_windows', 'starter_model', 'Predictor', 'run_session', 'enlarge_mask', 'need_enlarging',
            'side_of_view', 'view_size', 'softmax', 'resize_scores', 'side_by_side', 'overlay_with_legend', 'free_name',
-           'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'predict_file',
-           'photos_in', 'find_photos', 'predict_files', 'split_words', 'check_usage', 'seg_predict']
+           'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'ConfidenceTally',
+           'confidence_report', 'predict_file', 'photos_in', 'find_photos', 'predict_files', 'predict_and_report',
+           'split_words', 'check_usage', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
 import gzip
@@ -40,7 +41,7 @@ import onnxruntime as ort
 from fastcore.basics import patch
 from PIL import Image
 
-from .core import SegError, atomic_path, read_json, seg_command, usable_threads
+from .core import SegError, atomic_path, read_json, seg_command, usable_threads, write_json
 from .datasets import held_out, image_files, split_pairs
 from .labels import LabelSet
 from .masks import mask_image, read_image
@@ -1127,18 +1128,56 @@ def timed(
     prediction = predictor(image, fit)
     return prediction, 1000*(time.perf_counter() - start)
 
+# %% ../nbs/15_predict.ipynb #e24b3bb3
+class ConfidenceTally:
+    "How many pixels got each label over many photos, and with which mean confidence."
+    def __init__(self,
+        labels, # The `LabelSet`
+    ):
+        self.labels, self.photos = labels, 0
+        self.pixels = np.zeros(labels.n_classes, np.int64)
+        self.sums = np.zeros(labels.n_classes)  # of the confidences, 0 to 255
+
+    def add(self, prediction):
+        "Count the `Prediction` of a photo."
+        mask, n = prediction.mask.ravel(), self.labels.n_classes
+        self.photos += 1
+        self.pixels += np.bincount(mask, minlength=n)
+        self.sums += np.bincount(mask, weights=prediction.confidence.ravel(), minlength=n)
+
+# %% ../nbs/15_predict.ipynb #7b341b05
+@patch
+def classes(self:ConfidenceTally):
+    "List of {'label', 'confidence', 'pixels'}: the mean confidence, 0 to 1, None for a label that no pixel got."
+    means = self.sums/np.maximum(self.pixels, 1)/255
+    rows = zip(self.labels.codes, means.tolist(), self.pixels.tolist(), strict=True)
+    return [dict(label=label, confidence=mean if n else None, pixels=n) for label, mean, n in rows]
+
+# %% ../nbs/15_predict.ipynb #1876a9fd
+def confidence_report(
+    predictor, # A `Predictor`
+    tally,     # A `ConfidenceTally` of its predictions
+    fit,       # One of `RESIZE_MODES`
+):
+    "Everything about the confidence on some photos as plain data, ready for JSON."
+    model = dict(file=predictor.path.name, sha256=predictor.sha256)
+    return dict(model=model, photos=tally.photos, how=dict(fit=fit, tta=predictor.tta), classes=tally.classes())
+
 # %% ../nbs/15_predict.ipynb #3e5b5f6e
 def predict_file(
-    predictor, # A `Predictor`
-    path,      # A photo
-    out,       # Folder for the results
-    name,      # Stem of the files
-    fit,       # One of `RESIZE_MODES`
+    predictor,  # A `Predictor`
+    path,       # A photo
+    out,        # Folder for the results
+    name,       # Stem of the files
+    fit,        # One of `RESIZE_MODES`
+    tally=None, # A `ConfidenceTally` that counts the prediction
 ):
     "Label one photo and write the results; returns the line to print about it."
     image = read_image(path)
     prediction, ms = timed(predictor, image, fit)
     write_prediction(image, prediction, predictor.labels, out, name)
+    if tally:
+        tally.add(prediction)
     largest = largest_labels(prediction.mask, predictor.labels)
     confidence = prediction.confidence.mean()/255
     overlay_file = Path(out)/'overlay'/f'{name}.png'
@@ -1165,19 +1204,35 @@ def find_photos(
 
 # %% ../nbs/15_predict.ipynb #8e331442
 def predict_files(
-    predictor, # A `Predictor`
-    paths,     # Photos
-    out,       # Folder for the results
-    fit,       # One of `RESIZE_MODES`
+    predictor,  # A `Predictor`
+    paths,      # Photos
+    out,        # Folder for the results
+    fit,        # One of `RESIZE_MODES`
+    tally=None, # A `ConfidenceTally` that counts the predictions
 ):
     "Label photos, with a line about each; returns how many could not be."
     failed = 0
     for path, name in zip(paths, output_names(paths), strict=True):
         try:
-            print(predict_file(predictor, path, out, name, fit))
+            print(predict_file(predictor, path, out, name, fit, tally))
         except (SegError, OSError) as e:
             failed += 1
             print(f"seg_predict: {e}", file=sys.stderr)
+    return failed
+
+# %% ../nbs/15_predict.ipynb #f7ca6795
+def predict_and_report(
+    predictor, # A `Predictor`
+    paths,     # Photos
+    out,       # Folder for the results
+    fit,       # One of `RESIZE_MODES`
+    report,    # JSON file for the `confidence_report`, or ''
+):
+    "`predict_files`, and the report where a file is named and a photo could be labelled."
+    tally = ConfidenceTally(predictor.labels)
+    failed = predict_files(predictor, paths, out, fit, tally)
+    if report and tally.photos:
+        write_json(report, confidence_report(predictor, tally, fit))
     return failed
 
 # %% ../nbs/15_predict.ipynb #7eb76471
@@ -1205,6 +1260,7 @@ def seg_predict(
     out: str = 'predictions',  # Folder for mask/, overlay/ and confidence/
     fit: str = 'stretch',      # Resize mode: stretch, letterbox (keeps the shape) or sliding_window (keeps the pixels)
     provider: str = 'cpu',     # Execution provider: cpu, cuda, openvino …
+    report: str = '',          # JSON file for the pixels and the mean confidence of each label
     tta: bool = False,         # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
 ):
     "Label photos with an exported model, or with the starter model; needs no torch."
@@ -1214,6 +1270,6 @@ def seg_predict(
     predictor = Predictor(model, provider, tta=tta)
     print(predictor)
     paths = find_photos(places)
-    failed = predict_files(predictor, paths, out, fit)
+    failed = predict_and_report(predictor, paths, out, fit, report)
     if failed:
         raise SegError(f"{failed} of {len(paths)} photos could not be labelled; the others are in {out}")

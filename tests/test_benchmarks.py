@@ -72,3 +72,33 @@ def test_one_room(benchmark, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [(row["job"], row["steps"]) for row in rows] == [
         ("train", "1"), ("held_out", "1"), ("room_32", "1"), ("room_64", "1")]
+
+
+def test_close_the_loop(benchmark, tmp_path, capsys):
+    "Both ways are trained once and scored on photos and rooms; the second call trains nothing"
+    pytest.importorskip("panda3d")
+    loop = benchmark("close_the_loop")
+    photos, out = str(tmp_path / "photos"), tmp_path / "out"
+    example_rooms(tmp_path / "photos", 6, 32)
+    words = (photos, str(out), "", "", "20", "32", "16", "16", "1", ARCH)
+    loop.main(*words)
+    text = capsys.readouterr().out
+    scores = sorted(path.name for path in (out / "scores").iterdir())
+    assert scores == ["before_0.json", "default_rooms_0.json", "rooms_for_the_report_score_0.json"]
+    lines = [line for line in text.splitlines() if line.startswith(("photos ", "rooms "))]
+    assert len(lines) == 6 and loop.FOR in lines[2] and loop.FOR in lines[5]
+    models = {path: path.stat().st_mtime_ns for path in out.rglob("models/*/*.safetensors")}
+    assert sorted(path.parent.name for path in models) == ["default_0", "first", "for_score_0"]
+    loop.main(*words)
+    assert models == {path: path.stat().st_mtime_ns for path in models}
+    table = "first 16, 16 more images"
+    assert capsys.readouterr().out.partition(table)[2] == text.partition(table)[2] != ""
+    by_confidence = loop.Loop(photos, str(out), by="confidence")
+    first = next(path for path in models if path.parent.name == "first")
+    assert "mean confidence" in str(loop.write_report(by_confidence, first))
+
+
+def test_halves_of_the_photos_do_not_meet(benchmark, tmp_path):
+    loop = benchmark("close_the_loop")
+    chosen_by, scored = loop.halves(example_rooms(tmp_path, 7, 32))
+    assert sorted(chosen_by + scored) == list(range(7)) and len(chosen_by) == 3

@@ -1,4 +1,4 @@
-"""A person's view of a room: from the walkable floor to the middle, or close to a small object.
+"""A person's view of a room: from the walkable floor to the middle, or close to an object.
 
 Must not know how rooms are made nor how anything is drawn.
 """
@@ -21,6 +21,10 @@ RARE = (
     "furniture_armchair",
 )
 CLOSE_UP_GROUPS = ("items_", "live_")
+FLAT = ("furniture_clock", "furniture_painting", "building_door")  # on walls, to be seen from the front
+NEAR = .6, 2.2  # meters from the middle of a small object in a close-up
+FARTHER = .4, 2.0  # meters from the outside of a large one
+PART_OF_IMAGE = .45, .85  # of the angle of view: how much of it a large object takes
 SPAN = .2  # meters: smaller objects get the narrower half of the angles for close-ups
 SPOTS = 96  # places on the floor that are tried
 FLOOR_GAPS = ((.3, .28), (.15, .05), (.09, .09))  # meters to walls and objects: from comfortable to just possible
@@ -28,7 +32,7 @@ EFFECTS = ("blur", "vignette", "noise", "jpeg")
 
 
 def make_camera(room: Room, rng: Rng, config: RoomConfig = DEFAULT_CONFIG) -> Camera:
-    "A person's view from the walkable floor: of the room's middle with a deviation, or of a small object near by"
+    "A person's view from the walkable floor: of the room's middle with a deviation, or of an object near by"
     development = _development(rng, config)
     subject = _subject(room, rng, config)
     headroom = max(OVERHEAD, config.camera_height[1] + .1)
@@ -39,16 +43,36 @@ def make_camera(room: Room, rng: Rng, config: RoomConfig = DEFAULT_CONFIG) -> Ca
         fov = rng.uniform(*config.fov)
     else:
         target = _near(rng, subject, .12)
-        fov = rng.uniform(*_close_up_fov(config, subject))
+        fov = rng.uniform(*_close_up_fov(config, subject, eye))
     return Camera(tuple(eye.tolist()), target, float(fov), **development)
 
 
 def _subject(room: Room, rng: Rng, config: RoomConfig) -> SceneObject | None:
     "The object of a close-up; None for a view of the room"
-    candidates = [o for o in room.objects if o.label.startswith(CLOSE_UP_GROUPS) or o.label in RARE]
+    focused = _focused_subject(room, rng, config)
+    if focused is not None:
+        return focused
+    candidates = [o for o in room.objects if _is_small(o)]
     if candidates and rng.random() < config.close_up:
         return candidates[int(rng.integers(len(candidates)))]
     return None
+
+
+def _is_small(o: SceneObject) -> bool:
+    "Is it of the labels that are small in views of a room?"
+    return o.label.startswith(CLOSE_UP_GROUPS) or o.label in RARE
+
+
+def _focused_subject(room: Room, rng: Rng, config: RoomConfig) -> SceneObject | None:
+    "For some of the poses an object of a label to show more of: a label by its weight, then any object of it"
+    there = {o.label for o in room.objects}
+    wanted = [(label, weight) for label, weight in config.focus if label in there]
+    if not wanted or rng.random() >= config.focus_close_up:
+        return None
+    labels, weights = zip(*wanted)
+    label = labels[int(rng.choice(len(labels), p=np.divide(weights, sum(weights))))]
+    candidates = [o for o in room.objects if o.label == label]
+    return candidates[int(rng.integers(len(candidates)))]
 
 
 def _development(rng: Rng, config: RoomConfig) -> dict[str, Any]:
@@ -72,9 +96,14 @@ def _toward_middle(room: Room, rng: Rng, eye: np.ndarray, deviation: float) -> V
     return tuple(target.tolist())
 
 
-def _close_up_fov(config: RoomConfig, subject: SceneObject) -> Range:
-    "The range of angles for a close-up, so that a mug or a phone fills more than a few pixels"
+def _close_up_fov(config: RoomConfig, subject: SceneObject, eye: np.ndarray) -> Range:
+    "The range of angles for a close-up, so that a mug or a phone fills more than a few pixels, and a bed not all"
     low, high = config.close_up_fov
+    if not _is_small(subject):
+        widest = max(high, config.fov[1])
+        distance = np.linalg.norm(eye[:2] - subject.spot)
+        angle = 2 * np.degrees(np.arctan2(max(subject.size) / 2, distance))
+        return tuple(np.clip(np.divide(angle, PART_OF_IMAGE[::-1]), low, widest).tolist())
     is_small = max(subject.size) < SPAN
     return (low, (low + high) / 2) if is_small else (low, high)
 
@@ -105,7 +134,16 @@ def _good_view(points: np.ndarray, distance: np.ndarray, subject: SceneObject | 
     "From which points (N, 2) the room's middle is far enough, or the subject near enough (N,)"
     if subject is None:
         return distance > 1.0
-    return (distance > .6) & (distance < 2.2) & _sees_front(points, subject)
+    low, high = _reach(subject)
+    return (distance > low) & (distance < high) & _sees_front(points, subject)
+
+
+def _reach(subject: SceneObject) -> Range:
+    "The least and the greatest distance (meters) from the middle of the subject of a close-up"
+    if _is_small(subject):
+        return NEAR
+    radius = max(subject.size) / 2
+    return radius + FARTHER[0], radius + FARTHER[1]
 
 
 def _free_points(room: Room, points: np.ndarray, headroom: float) -> np.ndarray:
@@ -118,8 +156,8 @@ def _free_points(room: Room, points: np.ndarray, headroom: float) -> np.ndarray:
 
 
 def _sees_front(points: np.ndarray, subject: SceneObject) -> np.ndarray:
-    "Which points (N, 2) see a clock on a wall from its front (N,); all of them for other objects"
-    if subject.label != "furniture_clock":
+    "Which points (N, 2) see what is flat on a wall from its front (N,); all of them for other objects"
+    if subject.label not in FLAT:
         return np.ones(len(points), bool)
     angle = np.radians(subject.heading)
     front = np.array([-np.sin(angle), np.cos(angle)])

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from virtual_room.floorplan import CEILING
-from virtual_room.furniture import Style, schedule
+from virtual_room.furniture import Style, registered, schedule
 from virtual_room.furniture.lamps import STRENGTH, switched_on
 from virtual_room.furniture.materials import Rng
-from virtual_room.furniture.rules import Site
+from virtual_room.furniture.rules import Site, piece_weights
 from virtual_room.placement import Layout
 from virtual_room.scene import Light, RoomConfig, SceneObject
 
@@ -22,7 +22,7 @@ ON_AT_NIGHT, ON_BY_DAY = .85, .2  # shares of the lamps
 
 def furnish(layout: Layout, config: RoomConfig, style: Style) -> None:
     "Bring furniture and items into a room, each piece in its turn"
-    site = Site(layout, config, style)
+    site = Site(layout, config, style, weights=piece_weights(registered(), config.focus))
     for rule, pieces in schedule():
         rule.apply(site, pieces)
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from nbs_lib.core import SegError, atomic_path, seg_command
 from nbs_lib.labels import ROOM_LABELS, write_labels
 from nbs_lib.shards import Store
 from virtual_room.assets import read_assets
+from virtual_room.focus import choose_focus
 from virtual_room.lock import folder_lock
 from virtual_room.pairs import choose_renderer, driver_of
 from virtual_room.plan import Plan
-from virtual_room.scene import DEFAULT_CONFIG, load_config, override
+from virtual_room.scene import DEFAULT_CONFIG, RoomConfig, load_config, override
 from virtual_room.shards import Shards, parse_part, read_generation, shard_batches, write_generation, write_table
 from virtual_room.workers import Target, made_by_pool, made_here
 from virtual_room.writer import Folder, Manifest, Tally, read_manifest, write_manifest
@@ -249,6 +250,16 @@ def _preview(plan: Plan, n: int, path: Path) -> None:
     print(f"{path}: {n} pairs as `seg_generate` will draw them, {time.perf_counter() - start:.1f} s, {driver}")
 
 
+def _room_config(config: str, report: str, ranges: str) -> RoomConfig:
+    "The ranges of a file, then the labels that a report asks for, then single ranges; each may be empty"
+    room_config = load_config(config) if config else DEFAULT_CONFIG
+    if report:
+        choice = choose_focus(report)
+        _tell(f"{choice}\n")
+        room_config = replace(room_config, focus=choice.weights)
+    return override(room_config, ranges)
+
+
 @seg_command(settings="")  # config is a file of ranges
 def seg_generate(
     n: int,  # How many pairs the folder shall hold
@@ -260,6 +271,7 @@ def seg_generate(
     one_room: int = None,  # Only the room of this seed, from ever other poses: the room that `seg_walk --seed` shows
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
     ranges: str = "",  # Some of these ranges, such as "night=0.5 width=3,4"
+    for_: str = "",  # A report of seg_eval or seg_predict: more of the labels that are worst there
     truth: str = "",  # More than masks, some of: instances boxes visible depth normals
     renderer: str = "auto",  # fast (software), shaded (OpenGL, with shadows), or auto: shaded where there is a GPU
     assets: str = "",  # A folder of glTF models with assets.csv (file, label, scale, up, licence) to use
@@ -271,9 +283,8 @@ def seg_generate(
     shrink: bool = False,  # Remove pairs from number `n` on, where the folder holds more?
 ):
     "Draw `n` pairs of a room's image and its exact label mask; run again to go on or to get more."
-    room_config = override(load_config(config) if config else DEFAULT_CONFIG, ranges)
     plan = Plan(
-        seed, size, images_per_room, room_config,
+        seed, size, images_per_room, _room_config(config, for_, ranges),
         annotations=tuple(truth.replace(",", " ").split()),
         renderer=choose_renderer(renderer),
         assets=read_assets(assets, _tell) if assets else (),

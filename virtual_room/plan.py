@@ -71,7 +71,6 @@ class Plan:
 
     def settings(self, driver: str) -> dict[str, Any]:
         "What must be the same for a folder of pairs to go on with, as JSON knows it. Another driver draws other bytes"
-        config = json.loads(json.dumps(asdict(self.config)))
         return dict(
             version=VERSION,
             seed=self.seed,
@@ -82,7 +81,17 @@ class Plan:
             driver=driver,
             one_room=self.one_room,
             assets=record(self.assets),
-            config=config,
+            config=_as_json(self.config),
             labels=list(ROOM_LABELS.codes[1:]),
             label_colors=[list(color) for color in ROOM_LABELS.colors[1:]],
         )
+
+
+def _as_json(config: RoomConfig) -> dict[str, Any]:
+    "The ranges as JSON knows them and `load_config` reads them; without a focus as they were before there was one"
+    values = asdict(config)
+    if config.focus:
+        values["focus"] = dict(config.focus)
+    else:
+        del values["focus"], values["focus_close_up"]
+    return json.loads(json.dumps(values))

@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 
 from nbs_lib.core import SegError
+from nbs_lib.labels import ROOM_LABELS
 
 Vec = tuple[float, float, float]
 Range = tuple[float, float]
 Outline = tuple[tuple[float, float], ...]  # corners of a floor, counter-clockwise
+Focus = tuple[tuple[str, float], ...]  # labels and weights, see `RoomConfig`
+
+EVERYWHERE = ("building_wall", "building_floor", "building_ceiling")  # labels that every room shows enough of
+FOCUS_LABELS = tuple(name for name in ROOM_LABELS.codes[1:] if name not in EVERYWHERE)
 
 
 @dataclass(frozen=True)
@@ -203,9 +208,13 @@ class RoomConfig:
     vignette: Range = (0.0, 0.3)
     noise: Range = (0.0, 5.0)
     jpeg: Range = (60.0, 100.0)
+    focus: Focus = ()  # labels to show more of, as {label: weight}: 0 as ever .. 1 wherever there is a place
+    focus_close_up: float = 0.5  # share of the poses that are close-ups of these labels, before `close_up`
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        object.__setattr__(self, "focus", _as_focus(self.focus))
+        ranges = [field for field in fields(self) if field.name != "focus"]
+        for field in ranges:
             limits = _LIMITS.get(field.name, (0.0, 1.0))
             _check(field.name, getattr(self, field.name), *limits)
 
@@ -233,6 +242,26 @@ def _check(name: str, value: Any, low: float, high: float) -> None:
         return
     form = "two ascending numbers" if wants_pair else "a number"
     raise SegError(f"the room setting '{name}' is {value!r}; give {form} between {low:g} and {high:g}.")
+
+
+def _as_focus(value: Any) -> Focus:
+    "Labels and weights in the order of the names, those of weight 0 left out; `SegError` for anything else"
+    try:
+        weights = dict(value)
+    except (TypeError, ValueError):
+        example = '{"items_mug": 0.5}'
+        raise SegError(f"the room setting 'focus' is {value!r}; give labels and weights, such as {example}.") from None
+    for label, weight in weights.items():
+        _check_weight(label, weight)
+    wanted = [(label, float(weight)) for label, weight in weights.items() if weight]
+    return tuple(sorted(wanted))
+
+
+def _check_weight(label: Any, weight: Any) -> None:
+    if label not in FOCUS_LABELS:
+        raise SegError(f"the room setting 'focus' names {label!r}; give some of {', '.join(FOCUS_LABELS)}.")
+    if not _is_number_in(weight, 0.0, 1.0):
+        raise SegError(f"the room setting 'focus' gives {label} the weight {weight!r}; give a number between 0 and 1.")
 
 
 def _is_number_in(value: Any, low: float, high: float) -> bool:
@@ -263,16 +292,31 @@ def load_config(path: str | Path) -> RoomConfig:
 
 
 def override(config: RoomConfig, text: str) -> RoomConfig:
-    "Settings with some replaced, as in `night=0.5 width=3,4`. Raises `SegError`"
+    "Settings with some replaced, as in `night=0.5 width=3,4 focus=items_mug:0.5,items_tv:1`. Raises `SegError`"
     values = {}
     for word in text.split():
         name, _, value = word.partition("=")
         try:
-            numbers = [float(v) for v in value.split(",")]
+            values[name] = _read_weights(value) if name == "focus" else _read_numbers(value)
         except ValueError:
-            raise SegError(f"'{word}' sets nothing; write name=number or name=low,high.") from None
-        values[name] = numbers[0] if len(numbers) == 1 else numbers
+            forms = "name=number, name=low,high or focus=label:weight,label:weight"
+            raise SegError(f"'{word}' sets nothing; write {forms}.") from None
     return _changed(config, values, "--ranges")
+
+
+def _read_numbers(text: str) -> float | list[float]:
+    "One number, or several separated by commas; `ValueError` for anything else"
+    numbers = [float(v) for v in text.split(",")]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _read_weights(text: str) -> dict[str, float]:
+    "`label:weight,label:weight` as a dictionary, empty for no text; `ValueError` for anything else"
+    weights = {}
+    for word in filter(None, text.split(",")):
+        label, weight = word.split(":")
+        weights[label] = float(weight)
+    return weights
 
 
 def _changed(config: RoomConfig, values: dict[str, Any], source: str) -> RoomConfig:

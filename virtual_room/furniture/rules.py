@@ -15,7 +15,7 @@ from virtual_room.floorplan import CEILING, FLOOR, Wall, overhang
 from virtual_room.furniture.draws import draw_int, one_of
 from virtual_room.furniture.materials import Rng, Style
 from virtual_room.placement import Layout
-from virtual_room.scene import Model, Range, RoomConfig, SceneObject, Vec
+from virtual_room.scene import Focus, Model, Range, RoomConfig, SceneObject, Vec
 
 TRIED_OBJECTS = 3  # for a small item, of those it may stand on
 MIDDLE_TRIES = 12
@@ -69,9 +69,10 @@ class Chance:
     factor: float = 1.0
     least: float = 0.0
 
-    def draw(self, rng: Rng, config: RoomConfig) -> bool:
-        "Does it happen this time?"
-        return rng.random() < self.least + self.factor * getattr(config, self.share)
+    def draw(self, rng: Rng, config: RoomConfig, weight: float = 0.0) -> bool:
+        "Does it happen this time? With a weight also in that share of the times when it would not"
+        probability = self.least + self.factor * getattr(config, self.share)
+        return rng.random() < probability + weight * (1 - probability)
 
 
 @dataclass
@@ -82,6 +83,7 @@ class Site:
     style: Style
     placed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # by name of the piece
     ranked: list[tuple[int, int]] = field(default_factory=list)  # rank and index of what carries small items
+    weights: dict[str, float] = field(default_factory=dict)  # by name of the piece: how much more of it, see `focus`
 
     @property
     def rng(self) -> Rng:
@@ -99,6 +101,15 @@ class Site:
             return bool(probability)
         return bool(self.rng.random() < probability)
 
+    def weight(self, piece: Piece) -> float:
+        "How much more of a piece there shall be than in other rooms, 0..1"
+        return self.weights.get(piece.name, 0.0)
+
+    def draw_extra(self, piece: Piece, most: int) -> int:
+        "How many more of a piece there shall be, at most `most`"
+        weight = self.weight(piece)
+        return sum(self.happens(weight) for _ in range(most))
+
     def neighbor(self, name: str) -> int | None:
         "The first placed piece of a name"
         return next(iter(self.placed[name]), None)
@@ -115,17 +126,23 @@ class Rule:
     chance: Chance | None = None  # None: always
     carrier_rank: int | None = None  # items try to stand on the lower ranks first; None: on nothing of this piece
     is_shuffled: bool = False  # do pieces that share the rule come in any order?
+    extra: int = 0  # how many more of a piece there may be, at most, where rooms show more of it
 
     def apply(self, site: Site, pieces: list[Piece]) -> None:
         "Bring the pieces that share this rule into a room"
         order = site.rng.permutation(len(pieces)) if self.is_shuffled else range(len(pieces))
         for i in order:
-            if self.happens(site):
-                self.record(site, pieces[i], self.put(site, pieces[i]))
+            if self.happens(site, site.weight(pieces[i])):
+                self.bring(site, pieces[i])
 
-    def happens(self, site: Site) -> bool:
-        "Does the room get a piece this time?"
-        return self.chance is None or self.chance.draw(site.rng, site.config)
+    def happens(self, site: Site, weight: float = 0.0) -> bool:
+        "Does the room get a piece of this weight this time?"
+        return self.chance is None or self.chance.draw(site.rng, site.config, weight)
+
+    def bring(self, site: Site, piece: Piece) -> None:
+        "Place a piece, and more of it where the rooms show more of it"
+        for _ in range(1 + site.draw_extra(piece, self.extra)):
+            self.record(site, piece, self.put(site, piece))
 
     def put(self, site: Site, piece: Piece) -> list[int | None]:
         "Place a piece (perhaps several times): indices, None where there was no room"
@@ -142,6 +159,7 @@ class Rule:
 @dataclass(frozen=True, kw_only=True)
 class AgainstWall(Rule):
     "With its back to any wall"
+    extra: int = 1
     tries: int = 24
     centered: float = 0.0  # probability that the middle of the wall is tried first
 
@@ -206,6 +224,7 @@ class Upon(Rule):
 @dataclass(frozen=True, kw_only=True)
 class OnFloor(Rule):
     "On free floor"
+    extra: int = 2
     gap: float = .04  # meters to everything else
     tries: int = 40
     near_wall: float = 0.0  # probability that it must be near a wall
@@ -260,6 +279,7 @@ class FlatInMiddle(Rule):
 @dataclass(frozen=True, kw_only=True)
 class OnWall(Rule):
     "Hung on walls"
+    extra: int = 2
     height: Range  # of its lower edge, in meters
     is_height_of_middle: bool = False
     gap: float = .03
@@ -300,7 +320,7 @@ class OnEach(Rule):
         for piece in pieces:
             carriers = site.placed[self.carrier]
             for i in carriers:
-                if self.happens(site):
+                if self.happens(site, site.weight(piece)):
                     site.layout.on_top(site.draw(piece), i, back=True)
             if not carriers and site.carriers:
                 site.layout.on_top(site.draw(piece), site.carriers[0])
@@ -309,6 +329,7 @@ class OnEach(Rule):
 @dataclass(frozen=True, kw_only=True)
 class OnAnySurface(Rule):
     "A few of each, wherever there is a surface"
+    extra: int = 3
     count: tuple[int, int] = (1, 3)
     facing: float = 0.0  # degrees by which it may be turned from the front; 0: any way round
 
@@ -317,8 +338,9 @@ class OnAnySurface(Rule):
         if not site.carriers:
             return
         for piece in pieces:
-            for _ in range(draw_int(site.rng, *self.count)):
-                if self.happens(site):
+            count = draw_int(site.rng, *self.count) + site.draw_extra(piece, self.extra)
+            for _ in range(count):
+                if self.happens(site, site.weight(piece)):
                     self._put_anywhere(site, piece)
 
     def _put_anywhere(self, site: Site, piece: Piece) -> None:
@@ -327,6 +349,20 @@ class OnAnySurface(Rule):
         for i in site.rng.permutation(site.carriers)[:TRIED_OBJECTS]:
             if site.layout.on_top(model, int(i), heading) is not None:
                 return
+
+
+def piece_weights(pieces: tuple[Piece, ...], focus: Focus) -> dict[str, float]:
+    "How much more of each piece there shall be, by its name: as its label asks for, or what stands on it does"
+    wanted, weights = dict(focus), defaultdict(float)
+    for piece in pieces:
+        for name in (piece.name, *_carriers(piece)):
+            weights[name] = max(weights[name], wanted.get(piece.label, 0.0))
+    return dict(weights)
+
+
+def _carriers(piece: Piece) -> list[str]:
+    "Names of the pieces on which a piece stands, where it stands on nothing else"
+    return [rule.carrier for rule in piece.rules if isinstance(rule, Upon | OnEach)]
 
 
 WANTED = Chance("furniture")

@@ -67,7 +67,7 @@ class Walk:
         "Go into the room of a seed"
         self.seed = seed
         self.room = make_room(seed, self.config)
-        straight = replace(self.config, close_up=0.0, yaw_deviation=0.0)
+        straight = replace(self.config, close_up=0.0, focus_close_up=0.0, yaw_deviation=0.0)
         self.camera = make_camera(self.room, np.random.default_rng([seed, 0]), straight)
         self.viewpoint = viewpoint_of(self.camera)
         lit = surfaces(self.room)
