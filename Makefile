@@ -63,7 +63,7 @@ notebooks: install
 # The pages come from the text of the code: no torch is needed, and none is installed for them.
 .venv/docs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python $(PIP) --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable ".[cpu,docs]"
 	touch $@
 
 docs: .venv/docs
@@ -78,7 +78,7 @@ test: lint
 
 .venv-latest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/python $(PIP) --upgrade --editable ".[train,segformer,rooms,assets,serve,cluster,shards,test]"
+	.venv-latest/bin/python $(PIP) --upgrade --editable ".[cpu,train,segformer,rooms,assets,serve,cluster,shards,test]"
 	touch $@
 
 test-latest: libx11 .venv-latest/installed

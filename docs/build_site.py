@@ -23,7 +23,7 @@ from notebook_pages import Pages, notebook_heading, notebook_page
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("*.md", "docs/*.md", "model_server/README.md", "nbs_lib/starter/MODEL_CARD.md",
          "docs/*.png", "docs/site.css", "readme_images/*.png", "Assets/Data~/labels.csv", "config/*.yaml",
-         "deploy/*.sbatch")
+         "deploy/*.sbatch", "deploy/*.yaml", "deploy/Containerfile", "deploy/triton/*/config.pbtxt")
 LIBRARY = ("nbs/[0-9]*.ipynb", "nbs/*/[0-9]*.ipynb")
 NOTEBOOKS = ("*.ipynb", "experiments/*.ipynb", *LIBRARY)
 PACKAGES = ("nbs_lib", "virtual_room", "model_server")

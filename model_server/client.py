@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from PIL import Image
@@ -34,14 +35,17 @@ class Seen:
 class Client:
     "`Client('http://127.0.0.1:4200').predict('photo.jpg').mask`"
 
-    def __init__(self, url: str = "http://127.0.0.1:4200", token: str = "", patience: float = 60.0) -> None:
+    def __init__(
+        self, url: str = "http://127.0.0.1:4200", token: str = "", patience: float = 60.0, model: str = ""
+    ) -> None:
         self.url = url.rstrip("/")
         self.token = token
         self.patience = patience  # seconds
+        self.name = model         # of the model; empty: the server's default
 
     def model(self) -> dict[str, Any]:
         "What is served: name, size, labels with their colors, limits."
-        return json.loads(self._ask("/v1/model"))
+        return json.loads(self._ask(f"/v1/model?{self._query()}"))
 
     def labels(self) -> LabelSet:
         "The model's label table."
@@ -55,19 +59,25 @@ class Client:
 
         Waits and asks again while the server is full.
         """
-        return _seen(self._ask(f"/v1/predict?format=json&mask=true&fit={fit}", encoded(photo)))
+        query = self._query(format="json", mask="true", fit=fit)
+        return _seen(self._ask(f"/v1/predict?{query}", encoded(photo)))
 
     @contextmanager
     def stream(self, fit: str = "square") -> Iterator[Stream]:
         "An open `Stream`; only the newest frame sent is worked on."
         from websockets.sync.client import connect
-        url = f"ws{self.url.removeprefix('http')}/v1/stream?fit={fit}"
+        url = f"ws{self.url.removeprefix('http')}/v1/stream?{self._query(fit=fit)}"
         try:
             socket = connect(url, additional_headers=self._authorization(), max_size=None, compression=None)
         except Exception as error:  # of many kinds
             raise SegError(f"{self.url} gives no stream ({error}); is the server running there?") from None
         with socket:
             yield Stream(socket)
+
+    def _query(self, **fields: str) -> str:
+        "The query of a request, with the model's name where there is one."
+        named = {"model": self.name} if self.name else {}
+        return urlencode(fields | named)
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}

@@ -15,14 +15,16 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from model_server.application import make_app
+from model_server.models import listed, model_files
 from model_server.service import POLL_SECONDS, WARM_UP_SIZE, try_out
-from model_server.settings import Settings
+from model_server.settings import DEFAULTS, Settings
 from model_server.telemetry import LOG, SHARED_FOLDER
 from model_server.uvicorn_protocols import server_options
 from nbs_lib.core import SegError, check_unix, seg_command, usable_threads
@@ -73,14 +75,33 @@ def log_to_stderr() -> None:
     LOG.setLevel(logging.INFO)
 
 
-def check_numbers(port: int, workers: int, waiting: int, deadline: float) -> None:
+@dataclass(frozen=True)
+class Options:
+    "The options of `seg_serve`."
+
+    model: list[str] | None = None  # ONNX file or folder of them; again: more models. Without: the starter model
+    host: str = "127.0.0.1"      # Address to listen on; 0.0.0.0 for all networks (then set a token)
+    port: int = 4200             # Port to listen on
+    workers: int = 1             # Processes; each loads the models and gets its share of the processors
+    token: str = ""              # Bearer token that clients must send; allows POST /v1/reload. Better: SEG_SERVE_TOKEN
+    origins: str = ""            # Web pages of other origins that may use the server, comma separated
+    waiting: int = 2             # Photos that may wait in a worker; the next is answered 503
+    deadline: float = 30.0       # Seconds until a request is given up
+    batch: int = 1               # Waiting photos that the network sees at one time; pays on a GPU, rarely on a CPU
+    batch_wait_ms: float = 5.0   # Milliseconds that the first photo of a batch waits for others
+    provider: str = "cpu"        # Execution provider: cpu, cuda, openvino ...
+
+
+RANGES = dict(port=(1, 65535), workers=(1, 256), waiting=(0, 1000), batch=(1, 128), batch_wait_ms=(0, 1000))
+
+
+def check_numbers(options: Options) -> None:
     "`SegError` for a number that makes no server."
-    if not 1 <= port <= 65535:
-        raise SegError(f"--port is {port}; take one from 1 to 65535")
-    if not 1 <= workers <= 256:
-        raise SegError(f"--workers is {workers}; take 1 to 256")
-    if not 0 <= waiting <= 1000:
-        raise SegError(f"--waiting is {waiting}; take 0 to 1000")
+    for name, (lowest, highest) in RANGES.items():
+        value = getattr(options, name)
+        if not lowest <= value <= highest:
+            raise SegError(f"--{name} is {value:g}; take {lowest} to {highest}")
+    deadline = options.deadline
     if not (math.isfinite(deadline) and 0 < deadline <= 3600):
         raise SegError(f"--deadline is {deadline:g}; take seconds above 0 and up to 3600")
 
@@ -137,18 +158,24 @@ def exempt_from_collection() -> None:
 
 def say_where(app: FastAPI, host: str, port: int, workers: int) -> None:
     "What is served, and where."
+    models = app.state.models
     plural = "s" if workers > 1 else ""
     address = f"http://{host}:{port}"
-    print(f"{app.state.service.predictor}\n{address}, page at {address}/demo, {workers} worker{plural}", flush=True)
-    if host not in THIS_MACHINE and not app.state.service.settings.token:
+    for service in models:
+        print(service.predictor)
+    if len(models.names) > 1:
+        print(f"{listed(models.names)}; {models.default.name} where a request names none")
+    print(f"{address}, page at {address}/demo, {workers} worker{plural}", flush=True)
+    if host not in THIS_MACHINE and not models.shared.settings.token:
         warning = "anybody who reaches this address may use the server; set a token with --token"
         print(f"seg_serve: {warning}", file=sys.stderr)
 
 
 def checked_app() -> FastAPI:
-    "The application, whose model has run once: a bad file is a sentence here, not a worker that dies again and again."
+    "The application, whose models have run once: a bad file is a sentence here, not a worker that dies over and over."
     app = worker_app()
-    try_out(app.state.service.predictor, WARM_UP_SIZE)
+    for service in app.state.models:
+        try_out(service.predictor, WARM_UP_SIZE)
     return app
 
 
@@ -157,49 +184,54 @@ def run_server(app_or_name: FastAPI | str, settings: Settings, **options: Any) -
     uvicorn.run(app_or_name, log_level="warning", **server_options(settings), **options)
 
 
-def serve_workers(settings: Settings, runtime: str, host: str, port: int, workers: int) -> None:
+def serve_workers(settings: Settings, runtime: str, options: Options) -> None:
     "Serve what the environment says: a single worker in this process, several in processes of their own."
+    address = dict(host=options.host, port=options.port)
     app = checked_app()
-    say_where(app, host, port, workers)
-    if workers == 1:
-        run_server(app, settings, host=host, port=port)
+    say_where(app, options.host, options.port, options.workers)
+    if options.workers == 1:
+        run_server(app, settings, **address)
         return
     del app  # its memory is the workers' now
     os.environ[SHARED_FOLDER] = runtime
     name = "model_server.command:worker_app"
-    run_server(name, settings, host=host, port=port, factory=True, workers=workers)
+    run_server(name, settings, factory=True, workers=options.workers, **address)
 
 
-@seg_command
-def seg_serve(
-    model: str = "",          # ONNX file written by seg_export; empty: the starter model of the package
-    host: str = "127.0.0.1",  # Address to listen on; 0.0.0.0 for all networks (then set a token)
-    port: int = 4200,         # Port to listen on
-    workers: int = 1,         # Processes; each loads the model and gets its share of the processors
-    token: str = "",          # Bearer token that clients must send; allows POST /v1/reload. Better in SEG_SERVE_TOKEN
-    origins: str = "",        # Web pages of other origins that may use the server, comma separated
-    waiting: int = 2,         # Photos that may wait in a worker; the next is answered 503
-    deadline: float = 30.0,   # Seconds until a request is given up
-    provider: str = "cpu",    # Execution provider: cpu, cuda, openvino ...
-):
-    "Serve an exported model over HTTP: the original's protocol, /v1, and a page at /demo. Needs no torch."
-    check_numbers(port, workers, waiting, deadline)
-    check_workers(workers)
-    model = model or str(starter_model())
-    check_port(host, port)
+def limits(options: Options) -> dict[str, Any]:
+    "The fields of `Settings` that the options give, as JSON can hold them."
+    token = options.token or os.environ.get("SEG_SERVE_TOKEN", "")
+    batch = dict(batch=options.batch, batch_wait=options.batch_wait_ms / 1000)
+    most_bodies = max(DEFAULTS.max_bodies, Settings(**batch).places + options.waiting)  # who may wait, waits with one
+    return dict(token=token, waiting=options.waiting, deadline=options.deadline, max_bodies=most_bodies, **batch)
+
+
+def named_models(options: Options) -> list[str]:
+    "The files to serve; the starter model where none is named."
+    places = options.model or [starter_model()]
+    return [str(path) for place in places for path in model_files(place)]
+
+
+@seg_command(settings="")
+def seg_serve(options: Options):
+    "Serve exported models over HTTP: the original's protocol, /v1, /v2 and a page at /demo. Needs no torch."
+    check_numbers(options)
+    check_workers(options.workers)
+    models = named_models(options)
+    check_port(options.host, options.port)
     exit_on_signals()
-    settings = dict(token=token or os.environ.get("SEG_SERVE_TOKEN", ""), waiting=waiting, deadline=deadline)
+    settings = limits(options)
     with tempfile.TemporaryDirectory(prefix="seg_serve-") as runtime:
         tell_workers(
-            model=model,
+            model=models,
             settings=settings,
-            origins=[origin for origin in origins.split(",") if origin],
+            origins=[origin for origin in options.origins.split(",") if origin],
             runtime=runtime,
-            provider=provider,
-            threads=max(1, usable_threads() // workers),
+            provider=options.provider,
+            threads=max(1, usable_threads() // options.workers),
             parent=os.getpid(),
         )
-        serve_workers(Settings(**settings), runtime, host, port, workers)
+        serve_workers(Settings(**settings), runtime, options)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def count_rejected(request: Request, reason: str) -> None:
     "Add one to the metric of refused requests."
-    request.app.state.service.telemetry.rejected.labels(reason).inc()
+    request.app.state.models.shared.telemetry.rejected.labels(reason).inc()
 
 
 async def answer_api_error(request: Request, error: APIError) -> JSONResponse:

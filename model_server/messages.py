@@ -122,6 +122,17 @@ class ModelCard(BaseModel):
     limits: dict[str, float]
 
 
+class ServedModel(BaseModel):
+    name: str
+    file: str
+    status: Literal["ready", "warming up", "failed"]
+
+
+class ModelList(BaseModel):
+    default: str = Field(description="the model of requests that name none")
+    models: list[ServedModel]
+
+
 class Health(BaseModel):
     status: Literal["alive", "ready", "warming up", "failed"]
 

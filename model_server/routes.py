@@ -31,14 +31,18 @@ from model_server.messages import (
     Labelled,
     LabelPosition,
     ModelCard,
+    ModelList,
     PredictImageText,
+    ServedModel,
     SetLabelColors,
     TableRow,
 )
 from model_server.middleware import Paths, authorize
+from model_server.models import Models
 from model_server.negotiation import accepted_format
 from model_server.palettes import COOKIE, Colors, client_palette
 from model_server.service import Service, describe
+from model_server.settings import Settings
 from model_server.stream import LatestFrame, answers, describe_with_mask
 from model_server.telemetry import log
 from nbs_lib.predict import Prediction, Predictor
@@ -57,9 +61,18 @@ router = APIRouter()
 
 # --- what the routes share ----------------------------------------------------------------------------------------
 
-def get_service(connection: HTTPConnection) -> Service:
-    "The service of this application."
-    return connection.app.state.service
+def get_models(connection: HTTPConnection) -> Models:
+    "The models of this application."
+    return connection.app.state.models
+
+
+TheModels = Annotated[Models, Depends(get_models)]
+ModelName = Annotated[str | None, Query(description="name of the model; the default model where none is given")]
+
+
+def get_service(models: TheModels, model: ModelName = None) -> Service:
+    "The model that a request asks for; `APIError` 404 where there is none of that name."
+    return models.find(model)
 
 
 def client_address(request: Request) -> str:
@@ -79,7 +92,8 @@ PaletteCookie = Annotated[str | None, Depends(palette_cookie)]
 BINARY: dict[str, Any] = dict(schema=dict(type="string", format="binary"))
 IMAGE_BODY = {"requestBody": dict(required=True, content={f"image/{kind}": BINARY for kind in ("png", "jpeg", "webp")})}
 BUSY = {503: dict(model=Error, description="Full, warming up or too slow; Retry-After says when to come back")}
-REFUSED = {status: dict(model=Error) for status in (400, 401, 408, 413, 415, 422)}
+REFUSED = {status: dict(model=Error) for status in (400, 401, 404, 408, 413, 415, 422)}
+UNKNOWN = {status: dict(model=Error) for status in (401, 404)}
 LABELLED = {200: dict(model=Labelled, content={"image/png": BINARY, "application/octet-stream": BINARY})}
 
 
@@ -91,9 +105,10 @@ def server_timing(ms: dict[str, float]) -> str:
 # --- the original's protocol --------------------------------------------------------------------------------------
 
 @router.get("/")
-async def greet(service: TheService) -> Greeting:
+async def greet(models: TheModels) -> Greeting:
     "Who is there."
-    return Greeting(name="SegmentationLearner model server", model=service.predictor.path.name, demo="/demo")
+    name = models.default.predictor.path.name
+    return Greeting(name="SegmentationLearner model server", model=name, demo="/demo")
 
 
 @router.put("/set_label_colors", responses=REFUSED | BUSY)
@@ -185,7 +200,14 @@ ANSWER_MAKERS: dict[tuple[str, bool], Callable[[Prediction, Predictor], Any]] = 
 }
 
 
-@router.get("/v1/model")
+@router.get("/v1/models")
+async def list_models(models: TheModels) -> ModelList:
+    "The models that are served, by the names that `?model=` and `/v2` take; the default first."
+    rows = [ServedModel(name=s.name, file=s.predictor.path.name, status=s.status) for s in models]
+    return ModelList(default=models.default.name, models=rows)
+
+
+@router.get("/v1/model", responses=UNKNOWN)
 async def model(service: TheService) -> ModelCard:
     "What is served: labels, colors, size, file, limits."
     return model_card(service)
@@ -206,7 +228,7 @@ def model_card(service: Service) -> ModelCard:
                      limits=limits)
 
 
-@router.post("/v1/reload", responses={status: dict(model=Error) for status in (401, 403, 409)})
+@router.post("/v1/reload", responses={status: dict(model=Error) for status in (401, 403, 404, 409)})
 async def reload(service: TheService) -> ModelCard:
     "Load the model file again. Off unless the server was started with a token."
     if not service.settings.token:
@@ -222,16 +244,16 @@ async def live() -> Health:
 
 
 @router.get("/health/ready", responses={503: dict(model=Health)})
-async def ready(service: TheService, response: Response) -> Health:
-    "The model has run; 503 before, and where it cannot."
-    response.status_code = 200 if service.ready else 503
-    return Health(status=service.status)
+async def ready(models: TheModels, response: Response) -> Health:
+    "All models have run; 503 before, and where one cannot."
+    response.status_code = 200 if models.status == "ready" else 503
+    return Health(status=models.status)
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(service: TheService) -> Response:
+async def metrics(models: TheModels) -> Response:
     "Prometheus' text format."
-    return Response(service.telemetry.text(), media_type="text/plain; version=0.0.4")
+    return Response(models.shared.telemetry.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/demo", include_in_schema=False)
@@ -254,12 +276,13 @@ async def demo_file(name: str) -> FileResponse:
 # --- the stream ---------------------------------------------------------------------------------------------------
 
 @router.websocket("/v1/stream")
-async def stream(socket: WebSocket, service: TheService, fit: Fit = "square") -> None:
+async def stream(socket: WebSocket, models: TheModels, fit: Fit = "square", model: ModelName = None) -> None:
     "Binary messages in, each an image; text messages out, each the JSON of `Frame` or `FrameRefused`."
     try:
-        check_stream(socket, service)
+        check_stream(socket, models.shared.settings)
+        service = models.find(model)
     except APIError as error:
-        service.telemetry.rejected.labels(error.reason).inc()
+        models.shared.telemetry.rejected.labels(error.reason).inc()
         await socket.send_denial_response(JSONResponse({"error": error.sentence}, error.status, error.headers))
         return
     address = stream_address(socket)
@@ -297,9 +320,8 @@ async def read_frames(socket: WebSocket, service: Service, frames: LatestFrame) 
         frames.close()
 
 
-def check_stream(socket: WebSocket, service: Service) -> None:
+def check_stream(socket: WebSocket, settings: Settings) -> None:
     "`APIError` unless token, origin and number of streams are right."
-    settings = service.settings
     token = f"Bearer {socket.query_params.get('token', '')}"  # browsers cannot send it as a header
     authorize(socket.headers.get("authorization") or token, settings.token)
     check_origin(socket.headers.get("origin"), socket.headers.get("host"), settings.origins)

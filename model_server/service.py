@@ -1,4 +1,4 @@
-"""What the server does, without the web: images in, answers out, through one queue; and a model that may be replaced.
+"""What the server does with one model, without the web: images in, answers out; and a model that may be replaced.
 
 Must not know of requests, headers or sockets.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
 from model_server.answer import Region, regions
+from model_server.batching import with_batches
 from model_server.errors import APIError
 from model_server.images import decode_base64, decode_image
 from model_server.messages import Labelled, LabelRegion
@@ -27,6 +29,7 @@ from nbs_lib.core import SegError
 from nbs_lib.predict import Prediction, Predictor, count_windows
 
 T = TypeVar("T")
+Status = Literal["warming up", "ready", "failed"]
 POLL_SECONDS = 0.5     # between looks at what the other workers did
 RETRY_SECONDS = 5.0    # until a model that could not be loaded is tried again
 WARM_UP_SIZE = (64, 64)
@@ -41,20 +44,40 @@ class Answer(Generic[T]):
     ms: dict[str, float]
 
 
-class Service:
-    "One model and its queue. Workers are services in processes of their own that share the folder `runtime`."
+class Shared:
+    """What the models of one server have in common: limits, metrics, one queue, the clients' colors.
 
-    def __init__(
-        self, predictor: Predictor, settings: Settings, runtime: Path, load: Callable[[], Predictor] | None = None
-    ) -> None:
-        self.predictor = predictor
+    Workers are processes of their own that share the folder `runtime`.
+    """
+
+    def __init__(self, settings: Settings, runtime: Path) -> None:
         self.settings = settings
-        self.load = load
+        self.runtime = runtime
         self.telemetry = Telemetry()
         self.queue = WorkQueue(settings, self.telemetry.set_waiting)
         self.palettes = Palettes(runtime / "palettes")
-        self.status = "warming up"  # then "ready" or "failed"
-        self._stamp = runtime / "reload"
+        self.network_runs = threading.Lock()  # held while a batch is in a network
+
+
+def model_name(predictor: Predictor) -> str:
+    "The model file's name without `.onnx` or `.onnx.gz`."
+    return predictor.path.name.removesuffix(".gz").removesuffix(".onnx")
+
+
+class Service:
+    "One model, its work and its replacement."
+
+    def __init__(self, predictor: Predictor, shared: Shared, load: Callable[[], Predictor] | None = None) -> None:
+        self.name = model_name(predictor)
+        self.shared = shared
+        self.settings = shared.settings
+        self.telemetry = shared.telemetry
+        self.queue = shared.queue
+        self.palettes = shared.palettes
+        self.load = load
+        self.predictor = self._batching(predictor)
+        self.status: Status = "warming up"
+        self._stamp = shared.runtime / f"reload-{self.name}"
         self._seen = self._stamped()
         self._loading = asyncio.Lock()
 
@@ -77,7 +100,7 @@ class Service:
         self._check_ready()
         answer, queued = await self.queue.run(lambda: work(self.predictor))  # a model that comes now is for the next
         ms = {"queue": 1000 * queued, **answer.ms}
-        self.telemetry.add_stage_times(ms)
+        self.telemetry.add_stage_times(self.name, ms)
         rounded = {stage: round(time_taken, 2) for stage, time_taken in ms.items()}
         return Answer(answer.value, answer.predictor, rounded)
 
@@ -112,7 +135,7 @@ class Service:
             log("warm-up failed", model=self.predictor.sha256[:12], error=f"{type(error).__name__}: {error}")
             return
         self.status = "ready"
-        log("ready", model=self.predictor.sha256[:12], provider=self.predictor.provider)
+        log("ready", name=self.name, model=self.predictor.sha256[:12], provider=self.predictor.provider)
 
     async def reload(self) -> Predictor:
         """Load the model file again and serve it from the next image on, in all workers.
@@ -131,18 +154,22 @@ class Service:
             try:
                 predictor = await asyncio.to_thread(self._load_and_try)
             except Exception as error:  # a file may be wrong in ways that nobody thought of
-                self.telemetry.reloads.labels("refused").inc()
+                self.telemetry.reloads.labels("refused", self.name).inc()
                 raise APIError(409, f"{_sentence(error)}; the model loaded before goes on serving", "reload") from None
             self.predictor = predictor
             self.status = "ready"
-        self.telemetry.reloads.labels("loaded").inc()
-        log("reloaded", model=predictor.sha256[:12])
+        self.telemetry.reloads.labels("loaded", self.name).inc()
+        log("reloaded", name=self.name, model=predictor.sha256[:12])
         return predictor
 
     def _load_and_try(self) -> Predictor:
         predictor = self.load()
         try_out(predictor, predictor.size)
-        return predictor
+        return self._batching(predictor)
+
+    def _batching(self, predictor: Predictor) -> Predictor:
+        on_batch = self.telemetry.batches.labels(self.name).observe
+        return with_batches(predictor, self.settings, self.shared.network_runs, on_batch)
 
     async def follow(self) -> None:
         "Load the model again whenever another worker has, and again until it succeeds."

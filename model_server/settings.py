@@ -38,6 +38,8 @@ class Settings:
     frame_rate: float = 200.0          # frames a second that are read from one stream; more wait in the sender
     # the work
     at_once: int = 1                   # images worked on at one time; each uses all threads of the session
+    batch: int = 1                     # images of one size that the network may take together; 1: each alone
+    batch_wait: float = 0.005          # seconds that the first image of a batch waits for others
     waiting: int = 2                   # images that may wait for that; the next one is told to come back
     max_stuck: int = 4                 # threads that may still be busy with what was given up
     # times, in seconds
@@ -47,6 +49,11 @@ class Settings:
     # who may enter
     token: str = ""                    # bearer token asked of every client; empty: none
     origins: tuple[str, ...] = ()      # web pages of other origins that may use the server
+
+    @property
+    def places(self) -> int:
+        "Images worked on at one time. With batches, one is decoded and answered while the network has the other."
+        return self.at_once if self.batch == 1 else 2 * self.batch
 
 
 DEFAULTS = Settings()

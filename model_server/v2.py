@@ -22,9 +22,8 @@ from model_server.messages import (
     Ready,
     ServerMetadata,
 )
-from model_server.routes import BINARY, BUSY, TheService, server_timing
+from model_server.routes import BINARY, BUSY, UNKNOWN, TheModels, server_timing
 from model_server.service import Answer, Service
-from model_server.settings import Settings
 from model_server.tensors import OUTPUTS, PICTURE, Message, read_request, write_answer
 from nbs_lib import __version__
 from nbs_lib.predict import Predictor
@@ -36,7 +35,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})  # need no token
 
 REFUSED = {status: dict(model=Error) for status in (400, 401, 404, 408, 413, 415)}
-UNKNOWN = {status: dict(model=Error) for status in (401, 404)}
 INFER_BODY = {"requestBody": dict(required=True, content={
     "application/json": dict(schema=dict(type="object")),
     "application/octet-stream": BINARY,
@@ -48,19 +46,12 @@ router = APIRouter()
 
 # --- what the routes share ----------------------------------------------------------------------------------------
 
-def model_name(predictor: Predictor) -> str:
-    "The model file's name without `.onnx` or `.onnx.gz`."
-    return predictor.path.name.removesuffix(".gz").removesuffix(".onnx")
-
-
-def served_model(name: str, request: Request, service: TheService) -> str:
-    "The model's name; `APIError` 404 where the path has another name or version."
-    served = model_name(service.predictor)
-    if name != served:
-        raise APIError(404, f"there is no such model here, only {served}", "model")
+def served_model(name: str, request: Request, models: TheModels) -> Service:
+    "The model in the path; `APIError` 404 where there is none of that name or version."
+    service = models.find(name)
     if request.path_params.get("version", VERSION) != VERSION:
-        raise APIError(404, f"there is no such version of {served} here, only {VERSION}", "model")
-    return served
+        raise APIError(404, f"there is no such version of {service.name} here, only {VERSION}", "model")
+    return service
 
 
 async def plain_body(request: Request) -> bytes:
@@ -70,7 +61,7 @@ async def plain_body(request: Request) -> bytes:
     return await request.body()
 
 
-TheModel = Annotated[str, Depends(served_model)]
+TheModel = Annotated[Service, Depends(served_model)]
 Body = Annotated[bytes, Depends(plain_body)]
 
 
@@ -89,23 +80,24 @@ async def live() -> Live:
 
 
 @router.get("/v2/health/ready", responses={503: dict(model=Ready)})
-async def ready(service: TheService, response: Response) -> Ready:
-    "The model has run; 503 before, and where it cannot."
-    response.status_code = ready_status(service)
-    return Ready(ready=service.ready)
+async def ready(models: TheModels, response: Response) -> Ready:
+    "All models have run; 503 before, and where one cannot."
+    is_ready = models.status == "ready"
+    response.status_code = ready_status(is_ready)
+    return Ready(ready=is_ready)
 
 
 @router.get(VERSIONED_MODEL + "/ready", include_in_schema=False)
 @router.get(MODEL + "/ready", responses=UNKNOWN | {503: dict(model=ModelReady)})
-async def model_ready(model: TheModel, service: TheService, response: Response) -> ModelReady:
+async def model_ready(model: TheModel, response: Response) -> ModelReady:
     "The same, for the model of this name."
-    response.status_code = ready_status(service)
-    return ModelReady(name=model, ready=service.ready)
+    response.status_code = ready_status(model.ready)
+    return ModelReady(name=model.name, ready=model.ready)
 
 
-def ready_status(service: Service) -> int:
-    "The HTTP status that says whether the model has run."
-    return 200 if service.ready else 503
+def ready_status(is_ready: bool) -> int:
+    "The HTTP status that says so."
+    return 200 if is_ready else 503
 
 
 @router.get(VERSIONED_MODEL, include_in_schema=False)
@@ -113,12 +105,12 @@ def ready_status(service: Service) -> int:
 async def model_metadata(model: TheModel) -> ModelMetadata:
     "The tensors that go in and come out."
     outputs = list(OUTPUTS.values())
-    return ModelMetadata(name=model, versions=[VERSION], platform="onnx_onnxv1", inputs=[PICTURE], outputs=outputs)
+    return ModelMetadata(name=model.name, versions=[VERSION], platform="onnx_onnxv1", inputs=[PICTURE], outputs=outputs)
 
 
 @router.post(VERSIONED_MODEL + "/infer", include_in_schema=False)
 @router.post(MODEL + "/infer", openapi_extra=INFER_BODY, response_class=Response, responses=INFERRED | REFUSED | BUSY)
-async def infer(model: TheModel, body: Body, request: Request, service: TheService) -> Response:
+async def infer(model: TheModel, body: Body, request: Request) -> Response:
     """Run the network on a tensor of images.
 
     The input and each output are JSON, or bytes behind it.
@@ -127,23 +119,23 @@ async def infer(model: TheModel, body: Body, request: Request, service: TheServi
 
     def work(predictor: Predictor) -> Answer[Message]:
         "In the queue's thread."
-        return run_network(predictor, body, header_length, model, service.settings)
+        return run_network(predictor, body, header_length, model)
 
-    answer = await service.take_turn(work)
+    answer = await model.take_turn(work)
     headers = {"Server-Timing": server_timing(answer.ms), "X-Model": answer.predictor.sha256}
     return as_response(answer.value, headers)
 
 
 def run_network(
-    predictor: Predictor, body: bytes, header_length: str | None, model: str, settings: Settings
+    predictor: Predictor, body: bytes, header_length: str | None, model: Service
 ) -> Answer[Message]:
     "Read a request, run the network and write the answer."
     start = time.perf_counter()
-    asked = read_request(body, header_length, settings)
+    asked = read_request(body, header_length, model.settings)
     decoded = time.perf_counter()
     mask, confidence = predictor.run(asked.picture)
     predicted = time.perf_counter()
-    message = write_answer(asked, dict(mask=mask, confidence=confidence), model, VERSION)
+    message = write_answer(asked, dict(mask=mask, confidence=confidence), model.name, VERSION)
     done = time.perf_counter()
     seconds = dict(decode=decoded - start, predict=predicted - decoded, answer=done - predicted)
     return Answer(message, predictor, {stage: 1000 * s for stage, s in seconds.items()})

@@ -31,8 +31,8 @@ class WorkQueue:
         self.stuck = 0
         self.mean_seconds = 1.0  # a running mean of what one piece of work takes
         self._on_waiting = on_waiting
-        self._places = asyncio.Semaphore(settings.at_once)
-        self._threads = ThreadPoolExecutor(settings.at_once + settings.max_stuck, "model")
+        self._places = asyncio.Semaphore(settings.places)
+        self._threads = ThreadPoolExecutor(settings.places + settings.max_stuck, "model")
 
     async def run(self, work: Callable[[], T]) -> tuple[T, float]:
         "The work's result and the seconds it waited. `APIError` 503 when the queue is full or the deadline passes."
@@ -99,5 +99,6 @@ class WorkQueue:
         return self._busy(f"the answer took longer than {self.settings.deadline:g} s", "deadline")
 
     def _busy(self, what: str, reason: str) -> APIError:
-        wait = max(1, math.ceil((self.waiting + 1) * self.mean_seconds))
+        rounds = (self.waiting + 1) / self.settings.places
+        wait = max(1, math.ceil(rounds * self.mean_seconds))
         return APIError(503, f"{what}; try again in {wait} s", reason, wait)

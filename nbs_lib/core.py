@@ -244,6 +244,8 @@ def _positional(option):
 # %% ../nbs/00_core.ipynb #4865e187
 def _optional(option):
     "How `argparse` reads an option that may be left out."
+    if words := typing.get_args(option.type):  # may be given again for more
+        return {"type": words[0], "action": "append", "default": option.default}
     if option.type is not bool:
         return {"type": option.type, "default": option.default}
     if option.default:

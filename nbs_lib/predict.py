@@ -6,20 +6,20 @@
 __all__ = ['FORMAT', 'EXPORT_AGAIN', 'OR_STARTER', 'OPENVINO', 'LARGEST_SIDE', 'CANNOT_KNOW', 'RESIZE_MODES', 'OLD_RESIZE_MODES',
            'SMOOTH_PIXELS', 'STARTER', 'VIEW_SCALES', 'LARGEST_ASPECT', 'export_again', 'manifest_path',
            'manifest_sha256', 'check_one_file', 'check_manifest', 'read_bytes', 'unpacked', 'read_model', 'shorten',
-           'tensor_types', 'has_logits', 'check_graph', 'installed_providers', 'find_provider', 'session_options',
-           'OpenVinoSession', 'read_session', 'check_started', 'open_openvino', 'open_session', 'is_whole_number',
-           'are_whole_numbers', 'check_net_size', 'is_finite_number', 'are_three_numbers', 'are_stats', 'check_stats',
-           'is_label_name', 'check_label_names', 'check_label_colors', 'check_label_values', 'check_background',
-           'check_label_table', 'check_split', 'check_format', 'decode_claims', 'read_claims', 'check_claims',
-           'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs', 'print_doubt', 'resize_mode', 'NetImage',
-           'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'enlarge_scores', 'smooth_size', 'window_starts',
-           'window_slices', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input', 'check_shape',
-           'check_logits', 'check_values', 'as_image', 'group_by_shape', 'at_least', 'window_weights', 'keep_surer',
-           'predict_windows', 'starter_model', 'Predictor', 'run_session', 'enlarge_mask', 'need_enlarging',
-           'side_of_view', 'view_size', 'softmax', 'resize_scores', 'side_by_side', 'overlay_with_legend', 'free_name',
-           'output_names', 'prediction_images', 'write_prediction', 'largest_labels', 'timed', 'ConfidenceTally',
-           'confidence_report', 'predict_file', 'photos_in', 'find_photos', 'predict_files', 'predict_and_report',
-           'split_words', 'check_usage', 'seg_predict']
+           'tensor_types', 'has_logits', 'check_graph', 'load_onnxruntime', 'installed_providers', 'find_provider',
+           'session_options', 'OpenVinoSession', 'read_session', 'check_started', 'open_openvino', 'open_session',
+           'is_whole_number', 'are_whole_numbers', 'check_net_size', 'is_finite_number', 'are_three_numbers',
+           'are_stats', 'check_stats', 'is_label_name', 'check_label_names', 'check_label_colors', 'check_label_values',
+           'check_background', 'check_label_table', 'check_split', 'check_format', 'decode_claims', 'read_claims',
+           'check_claims', 'read_props', 'read_metadata', 'HeldOut', 'held_out_pairs', 'print_doubt', 'resize_mode',
+           'NetImage', 'stretch', 'letterbox', 'to_net_size', 'to_image_size', 'enlarge_scores', 'smooth_size',
+           'window_starts', 'window_slices', 'count_windows', 'Prediction', 'is_net_input', 'check_net_input',
+           'check_shape', 'check_logits', 'check_values', 'as_image', 'group_by_shape', 'at_least', 'window_weights',
+           'keep_surer', 'predict_windows', 'starter_model', 'Predictor', 'run_session', 'enlarge_mask',
+           'need_enlarging', 'side_of_view', 'view_size', 'softmax', 'resize_scores', 'side_by_side',
+           'overlay_with_legend', 'free_name', 'output_names', 'prediction_images', 'write_prediction',
+           'largest_labels', 'timed', 'ConfidenceTally', 'confidence_report', 'predict_file', 'photos_in',
+           'find_photos', 'predict_files', 'predict_and_report', 'split_words', 'check_usage', 'seg_predict']
 
 # %% ../nbs/15_predict.ipynb #ef3437b6
 import gzip
@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime as ort
 from fastcore.basics import patch
 from PIL import Image
 
@@ -171,12 +170,24 @@ def check_graph(
         if found.get(name) != 'tensor(uint8)':
             raise export_again(f"{path} needs uint8 {name!r} and has {shorten(found)}")
 
+# %% ../nbs/15_predict.ipynb #718fa5ae
+def load_onnxruntime():
+    "The module `onnxruntime`, of whichever wheel is installed; `SegError` where there is none."
+    try:
+        import onnxruntime
+    except ImportError as e:
+        choice = '`pip install ".[cpu]"`, or `pip install ".[gpu]"` for an NVIDIA GPU, in the folder of the sources'
+        what = f"onnxruntime, which runs the models, cannot be imported ({e})"
+        raise SegError(f"{what}; install it with {choice}") from None
+    return onnxruntime
+
 # %% ../nbs/15_predict.ipynb #b2634048
 OPENVINO = 'OpenVINO'  # the library of that name, which is not onnxruntime's provider of that name
 
 def installed_providers():
     "{short name: onnxruntime's name}, e.g. 'cpu': 'CPUExecutionProvider'; and `OPENVINO` where it is installed."
-    providers = {name.removesuffix('ExecutionProvider').lower(): name for name in ort.get_available_providers()}
+    available = load_onnxruntime().get_available_providers()
+    providers = {name.removesuffix('ExecutionProvider').lower(): name for name in available}
     if importlib.util.find_spec('openvino'):
         providers.setdefault('openvino', OPENVINO)
     return providers
@@ -198,7 +209,7 @@ def session_options(
     threads=None, # How many; None: `usable_threads`
 ):
     "onnxruntime's options: this many threads, which do not spin, and no warnings on stderr."
-    options = ort.SessionOptions()
+    options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or usable_threads()
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     options.log_severity_level = 4
@@ -255,6 +266,7 @@ def read_session(
     options,  # From `session_options`
 ):
     "onnxruntime's session of a file; `SegError` where the bytes are no model that it can run."
+    ort = load_onnxruntime()
     try:
         session = ort.InferenceSession(data, options, providers=[provider])
     except Exception as e:  # onnxruntime's errors have no common class of their own
@@ -264,7 +276,7 @@ def read_session(
 
 def _unreadable(path, error):
     reason = str(error).splitlines()[0]
-    return f"{path} is not an ONNX model that onnxruntime {ort.__version__} can run ({reason})"
+    return f"{path} is not an ONNX model that onnxruntime {load_onnxruntime().__version__} can run ({reason})"
 
 # %% ../nbs/15_predict.ipynb #47c2de6d
 def check_started(
@@ -284,7 +296,7 @@ def open_openvino(
     options, # From `session_options`
 ):
     "`OpenVinoSession` of a model; onnxruntime checks the file and reads its metadata."
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = load_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     described = read_session(path, data, 'CPUExecutionProvider', options)
     return OpenVinoSession(data, options.intra_op_num_threads, described)
 

@@ -26,6 +26,7 @@ from PIL import Image
 
 from model_server import Settings
 from model_server.application import make_app
+from model_server.models import Source
 from model_server.uvicorn_protocols import server_options
 from nbs_lib.predict import Predictor
 
@@ -60,7 +61,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @contextmanager
-def app_client(model: Path | Predictor, **settings: Any) -> Iterator[TestClient]:
+def app_client(model: Source | list[Source], **settings: Any) -> Iterator[TestClient]:
     "A client that calls the application directly, without a socket."
     with TestClient(make_app(model, Settings(**settings)), raise_server_exceptions=False) as client:
         wait_until(lambda: client.get("/health/ready").status_code == 200)
@@ -74,14 +75,14 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def server_of(model: Path | Predictor, port: int, settings: Settings) -> uvicorn.Server:
+def server_of(model: Source | list[Source], port: int, settings: Settings) -> uvicorn.Server:
     "A server with the limits that `seg_serve` gives it."
     config = uvicorn.Config(make_app(model, settings), port=port, log_level="error", **server_options(settings))
     return uvicorn.Server(config)
 
 
 @contextmanager
-def listening(model: Path | Predictor, **settings: Any) -> Iterator[str]:
+def listening(model: Source | list[Source], **settings: Any) -> Iterator[str]:
     "A server on a real socket, in a thread of this process; yields its address."
     port = free_port()
     server = server_of(model, port, Settings(**settings))

@@ -103,7 +103,7 @@ except SystemExit as end:
 
 SERVE = LIGHT_PATH + """
 from model_server.application import make_app
-from model_server.command import seg_serve
+from model_server.command import Options, seg_serve
 from nbs_lib.core import SegError
 from nbs_lib.predict import starter_model
 
@@ -114,7 +114,7 @@ with fastapi.testclient.TestClient(make_app(starter_model())) as client:
     assert answer.status_code == 200, answer.text
     assert client.get("/metrics").status_code == 200
 try:
-    seg_serve(workers=2)
+    seg_serve(Options(workers=2))
 except SegError as error:
     print(error)
 """

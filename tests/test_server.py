@@ -441,7 +441,7 @@ def test_a_fault_of_our_own_is_one_sentence_without_its_text(model, monkeypatch)
         raise RuntimeError("something that nobody outside needs to know")
 
     with app_client(model) as client:
-        monkeypatch.setattr(client.app.state.service, "label", broken)
+        monkeypatch.setattr(client.app.state.models.default, "label", broken)
         answer = client.post("/v1/predict", content=encode(noise()))
     assert answer.status_code == 500
     assert list(answer.json()) == ["error"] and "nobody outside" not in answer.text
@@ -497,7 +497,7 @@ def test_log_and_metrics_hold_no_picture(client, caplog):
     assert line["bytes_in"] > 1000
     assert body["image64"][:40] not in caplog.text and "secret" not in caplog.text
     text = client.get("/metrics").text
-    assert 'seg_stage_seconds_count{stage="predict"}' in text
+    assert 'seg_stage_seconds_count{model="echo",stage="predict"}' in text
     assert 'seg_rejected_total{reason="format"}' in text
     assert "seg_waiting 0.0" in text
 
@@ -719,7 +719,7 @@ def test_workers_answer_alike(tmp_path):
         assert {httpx.get(f"{url}/v1/model", **ask).json()["arch"] for _ in range(12)} == {"another"}
         metrics = httpx.get(f"{url}/metrics", **ask).text
         assert 'seg_requests_total{path="/predict_image_text",status="200"} 12.0' in metrics
-        assert 'seg_reloads_total{result="loaded"} 2.0' in metrics
+        assert 'seg_reloads_total{model="m",result="loaded"} 2.0' in metrics
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         assert {line["event"] for line in lines} >= {"ready", "request", "reloaded"}
 
@@ -822,7 +822,7 @@ def test_the_document_tells_the_truth(model):
     schemathesis = pytest.importorskip("schemathesis")
     from schemathesis import GenerationMode, checks
     app = make_app(model)
-    app.state.service.status = "ready"  # nothing warms it up here
+    app.state.models.default.status = "ready"  # nothing warms it up here
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     conformances = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
     wanted = [checks.not_a_server_error, *map(checks.CHECKS.get_one, conformances)]
@@ -833,4 +833,5 @@ def test_the_document_tells_the_truth(model):
             asked[operation.label] |= statuses_of(operation, mode, wanted)
     for operation in ("PUT /set_label_colors", "POST /v1/predict"):
         assert {200, 422} <= asked[operation], asked
-    assert asked["GET /v1/model"] == {200}, asked
+    assert asked["GET /v1/model"] == {200, 404}, asked
+    assert asked["GET /v1/models"] == {200}, asked

@@ -546,9 +546,9 @@ def test_workers_follow_whatever_happens(model, tmp_path, monkeypatch, caplog):
         return given
 
     async def follow() -> str:
-        worker = module.Service(Predictor(model), Settings(), tmp_path / "runtime", load)
+        worker = module.Service(Predictor(model), module.Shared(Settings(), tmp_path / "runtime"), load)
         task = asyncio.create_task(worker.follow())
-        (tmp_path / "runtime" / "reload").write_text(other.sha256)
+        (tmp_path / "runtime" / "reload-echo").write_text(other.sha256)
         for _ in range(100):
             await asyncio.sleep(0.05)
             if worker.predictor is other:
@@ -582,7 +582,7 @@ def test_a_reload_that_fails_is_409_whatever_the_reason(tmp_path, monkeypatch):
         refused = client.post("/v1/reload")
         assert refused.status_code == 409 and "goes on serving" in refused.json()["error"]
         echo_model(path)
-        monkeypatch.setattr(client.app.state.service, "load", lambda: 1 / 0)
+        monkeypatch.setattr(client.app.state.models.default, "load", lambda: 1 / 0)
         assert client.post("/v1/reload").status_code == 409
         assert client.post("/v1/predict", content=encode(noise())).status_code == 200
 
@@ -654,6 +654,10 @@ WRONG_STARTS = [
     ("--deadline", "inf"),
     ("--deadline", 0),
     ("--waiting", -1),
+    ("--batch", 0),
+    ("--batch", 1000),
+    ("--batch_wait_ms", -1),
+    ("--batch_wait_ms", "nan"),
     ("--host", "a..b"),
     ("--host", "no such name"),
 ]

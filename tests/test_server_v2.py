@@ -447,7 +447,7 @@ def test_metrics_are_not_named_by_strangers(model):
     assert 'seg_requests_total{path="/v2/models/{name}",status="404"}' in text
     assert 'seg_requests_total{path="/v2/models/{name}/infer",status="200"} 1.0' in text
     assert 'seg_rejected_total{reason="json"} 1.0' in text
-    assert 'seg_stage_seconds_count{stage="predict"} 1.0' in text
+    assert 'seg_stage_seconds_count{model="echo",stage="predict"} 1.0' in text
     assert not [line for line in text.splitlines() if "/v2/models/a" in line or "/v2/models/b" in line]
 
 

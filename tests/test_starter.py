@@ -186,8 +186,8 @@ def test_seg_serve_takes_it(starter, monkeypatch):
     monkeypatch.setattr(command, "say_where", lambda *about: None)
     monkeypatch.setattr(command, "run_server", lambda *args, **options: None)
     monkeypatch.setattr(command, "exit_on_signals", lambda: None)
-    command.seg_serve(port=45_871)
-    assert given[0]["model"] == str(starter)
+    command.seg_serve(command.Options(port=45_871))
+    assert given[0]["model"] == [str(starter)]
 
 
 def test_the_demo_page_names_it(starter):

@@ -2,12 +2,19 @@
 import {pixelsOf, toJpeg} from './photo.js'
 
 export const PROMISE = 'It goes to this server only.'
+const MODEL = new URLSearchParams(location.search).get('model') // of several; none: the server's default
 const TYPES = ['image/png', 'image/jpeg', 'image/webp']
 let token = ''
 let card = null
 
 export function useToken(value) {
   token = value
+}
+
+// A query with the model's name where the page's own address has one.
+function query(fields) {
+  const named = MODEL === null ? fields : {...fields, model: MODEL}
+  return new URLSearchParams(named)
 }
 
 function headers() {
@@ -25,7 +32,7 @@ async function checked(response) {
 
 // The model's card: name, labels, background, size, provider, limits.
 export async function open() {
-  card = await checked(await fetch('v1/model', {headers: headers()}))
+  card = await checked(await fetch(`v1/model?${query({})}`, {headers: headers()}))
   return card
 }
 
@@ -62,7 +69,7 @@ function fileFor({blob, image}) {
 export async function predict(photo, fit) {
   const body = await fileFor(photo)
   const begin = performance.now()
-  const response = await fetch(`v1/predict?format=json&mask=true&fit=${fit}`, {
+  const response = await fetch(`v1/predict?${query({format: 'json', mask: 'true', fit})}`, {
     method: 'POST',
     body,
     headers: {...headers(), 'Content-Type': body.type},
@@ -92,7 +99,7 @@ class FramesSent {
 }
 
 function streamAddress(fit) {
-  const address = new URL(`v1/stream?fit=${fit}&token=${encodeURIComponent(token)}`, location.href)
+  const address = new URL(`v1/stream?${query({fit, token})}`, location.href)
   address.protocol = address.protocol.replace('http', 'ws')
   return address
 }
