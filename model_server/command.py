@@ -79,7 +79,7 @@ def log_to_stderr() -> None:
 class Options:
     "The options of `seg_serve`."
 
-    model: list[str] | None = None  # ONNX file or folder of them; again: more models. Without: the starter model
+    model: tuple[str, ...] = ()  # ONNX file or folder of them; again: more models. Without: the starter model
     host: str = "127.0.0.1"      # Address to listen on; 0.0.0.0 for all networks (then set a token)
     port: int = 4200             # Port to listen on
     workers: int = 1             # Processes; each loads the models and gets its share of the processors
@@ -208,7 +208,7 @@ def limits(options: Options) -> dict[str, Any]:
 
 def named_models(options: Options) -> list[str]:
     "The files to serve; the starter model where none is named."
-    places = options.model or [starter_model()]
+    places = options.model or (starter_model(),)
     return [str(path) for place in places for path in model_files(place)]
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRAIN_FIRST', 'RECIPE_WORDS', 'MAY_DIFFER', 'model_files', 'sha256', 'model_description', 'write_model', 'save_model',
-           'load_weights', 'load_model', 'load_pretrained', 'data_recipe', 'recipe_differences', 'as_plain_data',
-           'random_states', 'set_random_states']
+           'load_weights', 'load_model', 'load_pretrained', 'head_tensors', 'same_rows', 'load_with_new_head',
+           'data_recipe', 'recipe_differences', 'as_plain_data', 'random_states', 'set_random_states']
 
 # %% ../nbs/11_checkpoint.ipynb #273a94a2
 import hashlib
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from . import __version__
 from .datasets import names_hash
+from .mapping import find_targets, name_some
 from .models import build_model, differing_tensors, plain_model
 from .pixel_cache import content_key
 
@@ -169,14 +170,18 @@ def load_model(
     return plain_model(model), meta
 
 # %% ../nbs/11_checkpoint.ipynb #06285c94
-def _check_same_outputs(path, meta, learn):
-    "`SegError` unless the saved model and the learner have the same architecture and the same labels."
+def _check_same_arch(path, meta, learn):
+    "`SegError` unless the saved model and the learner have the same architecture."
     if meta["arch"] != learn.arch:
         raise SegError(f"{path} is a {meta['arch']}, the learner a {learn.arch}; use the same architecture")
-    codes, own = tuple(meta["labels"]["codes"]), learn.dls.labels
-    if codes != own.codes:
-        raise SegError(f"{path} was trained for {len(codes)} labels that are not the {own.n_classes} of these data; "
-                       "take a model of the same label table or train anew")
+
+def _check_same_labels(path, meta, labels):
+    "`SegError` unless the saved model was trained for these labels."
+    codes = tuple(meta["labels"]["codes"])
+    if codes != labels.codes:
+        raise SegError(f"{path} was trained for {len(codes)} labels that are not the {labels.n_classes} of these data; "
+                       "give the network a new last layer for them (--new_head), take a model of the same label "
+                       "table, or train anew")
 
 # %% ../nbs/11_checkpoint.ipynb #0b559515
 def load_pretrained(
@@ -186,8 +191,80 @@ def load_pretrained(
 ):
     "Put saved weights into `learn`; `SegError` when architecture or labels differ. Returns the saved model's JSON."
     state, meta = load_weights(path, hint)
-    _check_same_outputs(path, meta, learn)
+    _check_same_arch(path, meta, learn)
+    _check_same_labels(path, meta, learn.dls.labels)
     _put_weights(learn.model, state, path, learn.arch)
+    return meta
+
+# %% ../nbs/11_checkpoint.ipynb #04bb6817
+def head_tensors(
+    model,     # A network from `build_model`
+    arch,      # What it is called
+    n_classes, # Number of its labels
+    size,      # (height, width)
+):
+    "Names of the tensors of a network whose shape follows the number of labels: those of its last layer."
+    larger = build_model(arch, n_classes + 1, size)
+    return differing_tensors(larger.state_dict(), model.state_dict())
+
+# %% ../nbs/11_checkpoint.ipynb #9fc642bc
+def same_rows(
+    old,     # Names of the labels that a model has, in order
+    new,     # Names of the labels that it is to have
+    targets, # {new name: old name} where they differ
+):
+    "{row of the new last layer: row of the old one}, for all labels that both have."
+    sources = {name: targets.get(name, name) for name in new}
+    return {new.index(name): old.index(source) for name, source in sources.items() if source in old}
+
+# %% ../nbs/11_checkpoint.ipynb #aefb70f4
+def _check_targets(targets, old, new, path):
+    "`SegError` where a mapping names a label that is in neither table's place."
+    unknown = [name for name in targets if name not in new]
+    unknown += [name for name in targets.values() if name not in old]
+    if unknown:
+        raise SegError(f"the mapping for the new last layer names {name_some(unknown)}; its first column has labels of "
+                       f"the data, its second one those of {path}")
+
+# %% ../nbs/11_checkpoint.ipynb #afaca087
+def _with_rows(state, own, head, rows):
+    "The tensors of a saved model, those of its last layer replaced by the network's own with some rows copied."
+    state = dict(state)
+    for name in head:
+        tensor = own[name].detach().cpu().clone()
+        tensor[list(rows)] = state[name][list(rows.values())].to(tensor.dtype)
+        state[name] = tensor
+    return state
+
+# %% ../nbs/11_checkpoint.ipynb #10a649c7
+def _rows_sentence(rows, codes, path):
+    "What became of the labels of a new last layer, in a line."
+    copied = [codes[i] for i in rows]
+    line = f"new last layer for {len(codes)} labels; all else is from {Path(path).name}"
+    if not copied:
+        return f"{line}, no label is known from there"
+    return f"{line}, also the rows of {len(copied)} labels: {name_some(copied, 8)}"
+
+# %% ../nbs/11_checkpoint.ipynb #35bb3ea2
+def load_with_new_head(
+    learn,      # The learner that receives the weights
+    path,       # A saved model of the same architecture
+    mapping="", # Name or file of a mapping from the learner's labels to those of the saved model; "": by equal names
+):
+    """Put saved weights of a model with other labels into `learn`, and say which rows of its last layer they reach.
+
+    `SegError` where the architecture differs, or the mapping names a label that does not exist. Returns the saved
+    model's JSON.
+    """
+    state, meta = load_weights(path)
+    _check_same_arch(path, meta, learn)
+    old, new = meta["labels"]["codes"], learn.dls.labels.codes
+    targets = find_targets(mapping) if mapping else {}
+    _check_targets(targets, old, new, path)
+    rows = same_rows(old, new, targets)
+    head = head_tensors(learn.model, learn.arch, len(new), learn.dls.size)
+    _put_weights(learn.model, _with_rows(state, learn.model.state_dict(), head, rows), path, learn.arch)
+    print(_rows_sentence(rows, new, path))
     return meta
 
 # %% ../nbs/11_checkpoint.ipynb #935079d6
@@ -221,6 +298,7 @@ RECIPE_WORDS = dict(
     labels="the label table is not the same",
     held_out="other images are held out",
     weights="it starts from other weights",
+    mixing="the data sets are not the same, or are weighted or mapped otherwise",
 )
 MAY_DIFFER = ("bs",)  # a training that ran out of memory goes on with a smaller batch
 

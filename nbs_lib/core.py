@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'SegError', 'atomic_path', 'write_json', 'read_json', 'usable_threads', 'check_unix', 'lock_file',
-           'delete_lock', 'show_progress', 'Option', 'settings_class', 'command_options', 'command_parser',
+           'delete_lock', 'show_progress', 'Option', 'settings_class', 'command_options', 'Repeated', 'command_parser',
            'read_settings', 'seg_command']
 
 # %% ../nbs/00_core.ipynb #a34582ea
@@ -158,7 +158,7 @@ REQUIRED = inspect.Parameter.empty  # the default value of an option that must b
 class Option:
     "One option of a command."
     name: str           # Name of the option, and its key in a YAML file
-    type: type          # str, int, float, bool, or list[str] for one or more words
+    type: type          # str, int, float, bool, list[str] for one or more words, tuple[str, ...] for several times one
     default: typing.Any # Its value when it is not given; `REQUIRED` where it must be given
     help: str           # What it means
 
@@ -225,9 +225,10 @@ def command_options(
 def _help_text(option):
     "The option's help, with its default value where that says something."
     text = option.help.replace("%", "%%")
-    if option.default in (REQUIRED, None, "") or option.type is bool:
+    if option.default in (REQUIRED, None, "", ()) or option.type is bool:
         return text
-    return f"{text} (default: {option.default})"
+    default = " ".join(option.default) if isinstance(option.default, tuple) else option.default
+    return f"{text} (default: {default})"
 
 # %% ../nbs/00_core.ipynb #b1c22076
 def _flags(option):
@@ -241,11 +242,20 @@ def _positional(option):
     words = typing.get_args(option.type)
     return {"type": words[0], "nargs": "+"} if words else {"type": option.type}
 
+# %% ../nbs/00_core.ipynb #fe04b5b8
+class Repeated(argparse.Action):
+    "An option that may be given several times: a tuple of all words; the default counts where it is not given at all."
+    def __call__(self, parser, namespace, values, option_string=None):
+        given = getattr(namespace, self.dest)
+        before = () if given is self.default else given
+        setattr(namespace, self.dest, (*before, values))
+
 # %% ../nbs/00_core.ipynb #4865e187
 def _optional(option):
     "How `argparse` reads an option that may be left out."
-    if words := typing.get_args(option.type):  # may be given again for more
-        return {"type": words[0], "action": "append", "default": option.default}
+    words = typing.get_args(option.type)
+    if words:
+        return {"action": Repeated, "type": words[0], "default": option.default}
     if option.type is not bool:
         return {"type": option.type, "default": option.default}
     if option.default:
@@ -307,6 +317,8 @@ def _as_type(value, option):
         return _as_float(value)
     if option.type is str and type(value) is int:
         return str(value)
+    if typing.get_args(option.type):
+        return tuple(value) if isinstance(value, list) else (value,)
     return value
 
 # %% ../nbs/00_core.ipynb #cef8b3fd
@@ -314,6 +326,9 @@ def _is_allowed(value, option):
     "Is the value of the option's type, or None where that is the default?"
     if value is None:
         return option.default is None
+    words = typing.get_args(option.type)
+    if words:
+        return all(type(word) is words[0] for word in value)
     return type(value) is option.type
 
 # %% ../nbs/00_core.ipynb #3e7edc9c

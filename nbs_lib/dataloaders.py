@@ -336,10 +336,10 @@ def batch_transforms(
     return [augmentation, normalize] if augmentation else [normalize]
 
 # %% ../nbs/07_dataloaders.ipynb #bbe96be1
-def _data_block(data, held_out, size, cache_size, augmentation, stats):
+def _data_block(data, held_out, size, cache_size, augmentation, stats, mask_block):
     "fastai's recipe from the `Pair`s of a `SegData` to batches; `held_out` are the indices to validate on."
     return DataBlock(
-        blocks=(ExactImageBlock(), ExactMaskBlock(data.labels, data.decoder)),
+        blocks=(ExactImageBlock(), mask_block or ExactMaskBlock(data.labels, data.decoder)),
         splitter=IndexSplitter(held_out),
         item_tfms=item_transforms(size, cache_size, augmentation),
         batch_tfms=batch_transforms(augmentation, stats))
@@ -366,6 +366,7 @@ def seg_dataloaders(
     cache_size=None,   # Keep training images larger than `size`, so that zooms show real pixels; None: at `size`
     rare_sampling=0.,  # Show images with rare labels more often: 0 all images alike, 1 all labels alike
     counts=None,       # Pixel counts from `mask_check`, for `rare_sampling`; None: counted here
+    mask_block=None,   # `TransformBlock` that opens a pair's mask; None: `ExactMaskBlock`
 ):
     """`DataLoaders` of float32 images (bs, 3, h, w) and int64 masks (bs, h, w).
 
@@ -374,7 +375,8 @@ def seg_dataloaders(
     height_width = check_size(size)
     train, held_out = split_pairs(data, valid, seed, names)
     stats = stats or _measured_stats(data, train)
-    block = _data_block(data, held_out, height_width, cache_size, sized_augmentation(augment, height_width), stats)
+    augmentation = sized_augmentation(augment, height_width)
+    block = _data_block(data, held_out, height_width, cache_size, augmentation, stats, mask_block)
     if num_workers is None:
         num_workers = decoding_processes(cache)
     dls = block.dataloaders(data.pairs, bs=min(bs, len(train)), val_bs=bs, num_workers=num_workers, dl_type=SegDL)

@@ -592,9 +592,12 @@ def epochs_in(
 def discriminative_rates(
     lr,               # Highest learning rate, the last layers'
     pretrained=False, # Does the encoder know something already?
+    share=None,       # Rate of the first layers as a share of the highest; None: 0.1 where pretrained, else 0.5
 ):
-    "The `slice` of learning rates from first to last layers, for `fit_one_cycle`."
-    return slice(lr/(10 if pretrained else 2), lr)
+    "The `slice` of learning rates from first to last layers, for `fit_one_cycle`; those between grow evenly."
+    if share is None:
+        return slice(lr/(10 if pretrained else 2), lr)
+    return slice(lr*share, lr)
 
 # %% ../nbs/13_learner.ipynb #374dfa5a
 def _with_data(recipe, dls):

@@ -102,3 +102,45 @@ def test_halves_of_the_photos_do_not_meet(benchmark, tmp_path):
     loop = benchmark("close_the_loop")
     chosen_by, scored = loop.halves(example_rooms(tmp_path, 7, 32))
     assert sorted(chosen_by + scored) == list(range(7)) and len(chosen_by) == 3
+
+
+def test_labelled_photos(benchmark, tmp_path, capsys, monkeypatch):
+    "From scratch and after renders, judged on other photos; the second call trains nothing"
+    from nbs_lib.train import TrainSettings, train_model
+    labelled_photos = benchmark("labelled_photos")
+    monkeypatch.setattr(labelled_photos, "EPOCH_IMAGES", 8)
+    exported = []
+
+    def export_first(weights, folder):  # an export takes longer than the training
+        exported.append(exported[0] if exported else export(weights, folder))
+        return exported[0]
+
+    export = labelled_photos.export_onnx
+    monkeypatch.setattr(labelled_photos, "export_onnx", export_first)
+    rooms, photos, out = example_rooms(tmp_path / "rooms", 8, 32), tmp_path / "photos", tmp_path / "out"
+    example_rooms(photos, 12, 32, seed=1)
+    train_model(rooms, TrainSettings(size="32", epochs=1, arch=ARCH, bs=4, out=str(tmp_path)), bar=False)
+    weights = str(tmp_path / "smp_unet_tu-test_resnet_32.safetensors")
+    arguments = (str(photos), weights, str(out), "0 2", "8", "32", "1", "same")
+    labelled_photos.main(*arguments)
+    first = (out / "labelled_photos.csv").read_text()
+    rows = list(csv.DictReader(first.splitlines()))
+    assert [(row["photos"], row["start"]) for row in rows] == [("0", "renders"), ("2", "scratch"), ("2", "renders")]
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[-2].split()[:2] == ["0", "-"] and len(lines[-1].split()) == 4
+    labelled_photos.main(*arguments)
+    assert (out / "labelled_photos.csv").read_text() == first and len(exported) == 3
+
+
+def test_photos_to_judge_on_show_other_scenes(benchmark, tmp_path):
+    labelled_photos = benchmark("labelled_photos")
+    plan = labelled_photos.Plan(example_rooms(tmp_path / "a", 20, 32, images_per_room=2), "", tmp_path, 1, "32", "", "")
+    train, judged = labelled_photos.split_by_scene(plan.photos)
+    rooms = [{plan.photos.pairs[i].group for i in part} for part in (train, judged)]
+    assert not rooms[0] & rooms[1] and len(judged) == 6
+    film = plan.photos.pairs[0].__class__
+    pairs = tuple(film(pair.image, pair.mask) for pair in plan.photos.pairs)
+    train, judged = labelled_photos.split_by_scene(plan.photos.__class__(tmp_path, "plain", plan.photos.labels, pairs))
+    assert judged == list(range(14, 20)) and train == list(range(12))
+    few, more = (labelled_photos.chosen_photos(plan, n, seed=3) for n in (4, 9))
+    assert more[:4] == few and set(more) <= set(labelled_photos.split_by_scene(plan.photos)[0])
