@@ -553,11 +553,12 @@ def unchanged(
 def epoch_seconds(
     learn,         # A learner from `seg_learner`
     valid_every=1, # Validate after every so many epochs; 0: only after the last
+    cbs=(),        # Callbacks of the training that take time
 ):
     "(seconds of a training step, seconds of an epoch with its share of the validations), measured."
     timer = BatchTimer()
     with unchanged(learn), learn.no_bar(), learn.no_logging():
-        learn.fit(1, 1e-6, cbs=[timer])
+        learn.fit(1, 1e-6, cbs=[*cbs, timer])
     step = timer.seconds(True)
     epoch = step*len(learn.dls.train)
     if valid_every:
@@ -577,12 +578,13 @@ def epochs_in(
     minutes,       # Time for training and validation
     valid_every=1, # Validate after every so many epochs; 0: only after the last
     checkpoint=None, # File of a training that goes on, which has its number already; it need not be there
+    cbs=(),        # Callbacks of the training that take time
 ):
     "Number of epochs that fit into the time best, at least 1; said in one line."
     planned = done_by_first(_planned_before, checkpoint)
     if planned:
         return planned
-    step, epoch = epoch_seconds(learn, valid_every)
+    step, epoch = epoch_seconds(learn, valid_every, cbs)
     epochs = from_first_process(max(1, round(minutes*60/epoch)))
     if rank_and_world()[0] == 0:
         print(f"{minutes:g} minutes: {step:.2f} s a step and {epoch:.0f} s an epoch, so {epochs} epochs", flush=True)

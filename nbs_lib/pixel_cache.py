@@ -98,7 +98,7 @@ def _decode_all(path, shape, decode):
         _fill(_empty_pixels(temporary, shape), decode)
 
 # %% ../nbs/06b_pixel_cache.ipynb #2e43e9f8
-def _is_decoded(path, shape, decode, say):
+def _is_decoded(path, shape, decode, what, say):
     "Decode all items into a file, and tell; False, with the reason told, where they cannot be kept."
     megabytes = f"{math.prod(shape)/1e6:,.0f} MB"
     try:
@@ -108,7 +108,7 @@ def _is_decoded(path, shape, decode, say):
         say(f"{megabytes} of decoded pixels cannot be kept in {path.parent} ({reason}); "
             "images are decoded in each epoch (`seg_cache --clear` frees what is kept)")
         return False
-    say(f"{shape[0]:,} pairs decoded once, {megabytes} kept (`seg_cache` says where)")
+    say(f"{shape[0]:,} {what} decoded once, {megabytes} kept (`seg_cache` says where)")
     return True
 
 # %% ../nbs/06b_pixel_cache.ipynb #c895547b
@@ -119,9 +119,10 @@ def decoded(
     decode,      # i -> uint8 (height, width, 4): image and mask
     folder=None, # Where the file is kept; None: `cache_folder()`
     say=print,   # Told what is done
+    what="pairs", # What is decoded
 ):
     "uint8 memory map (n, height, width, 4), decoded now or kept from before; None when the pixels cannot be kept."
     path, shape = Path(folder or cache_folder())/f'{key}.npy', (n, *size, 4)
-    if path.exists() or _is_decoded(path, shape, decode, say):
+    if path.exists() or _is_decoded(path, shape, decode, what, say):
         return np.load(path, mmap_mode='c')
     return None

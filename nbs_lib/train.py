@@ -77,6 +77,7 @@ from nbs_lib.mixing import (
 from .models import split_arch
 from .overfit import overfit_image
 from .processes import check_same, done_by_first, from_first_process, rank_and_world, together
+from .self_training import SELF_TRAINING, check_self_training, self_training, self_training_recipe
 from .shards import ShardData
 from .streaming import shards_recipe
 
@@ -149,6 +150,9 @@ class TrainSettings:
     weights: str = ""                 # Saved model to start from (.safetensors), e.g. of a smaller size
     new_head: bool = False            # Give a model of other labels a new last layer, and keep all else of its weights?
     head_mapping: str = ""            # With new_head: mapping from these labels to the model's, whose rows are copied
+    unlabelled: str = ""              # Folder of photos without labels to learn from, too; needs weights
+    confidence: float = 0.8           # How sure of a photo's pixel the averaged weights must be, as a probability
+    unlabelled_weight: float = 1.0    # Weight of the loss on photos
     lr: float | None = None           # Highest learning rate; default 2e-3, half of it with weights
     encoder_rate: float | None = None # Rate of the first layers, as a share of the highest; default 0.5, 0.1 pretrained
     bs: int | None = None             # Images a batch; default 16 at 64 px, 8 at 128, 2 from 256; 0: as many as fit
@@ -225,10 +229,13 @@ def check_settings(
         raise SegError(f"encoder_rate {settings.encoder_rate:g} is no share of the rate; give one above 0, up to 1")
     _check_new_head(settings)
     parse_size(settings.size)
+    check_self_training(settings)
 
 # %% ../nbs/14_train.ipynb #4e53641a
-NOT_IN_RECIPE = ("size", "arch", "out", "resume", "bs", "track", "compile")  # `model` says size and arch
-IF_USED = ("new_head", "head_mapping")  # not in the recipe where they are not used: older models' recipes lack them
+NOT_IN_RECIPE = ("size", "arch", "out", "resume", "bs", "track", "compile",
+                 *SELF_TRAINING)  # `model` says size and arch, `self_training_recipe` which photos
+IF_USED = ("new_head", "head_mapping",
+           "photometric")  # not in the recipe where they are not used: older models' recipes lack them
 
 # %% ../nbs/14_train.ipynb #eba2f883
 def data_identity(
@@ -279,7 +286,7 @@ def training_recipe(
         recipe["head_mapping"] = find_targets(settings.head_mapping)
     if settings.minutes:
         recipe["epochs"] = None  # measured
-    return recipe | (identity or data_identity(data, settings))
+    return recipe | self_training_recipe(settings) | (identity or data_identity(data, settings))
 
 # %% ../nbs/14_train.ipynb #bcc30015
 def _saved_recipe(path):
@@ -600,11 +607,13 @@ def planned_epochs(
     learn,      # A learner from `training_learner`
     settings,   # A `TrainSettings`
     checkpoint, # File of the last finished epoch
+    photos=(),  # From `self_training`
 ):
     "Number of epochs: as set, as a checkpoint says that is taken up, or as many as fit into the minutes."
     if not settings.minutes:
         return settings.epochs
-    return epochs_in(learn, settings.minutes, settings.valid_every, checkpoint if settings.resume else None)
+    callbacks = [EMA(settings.ema_decay), *photos] if photos else []
+    return epochs_in(learn, settings.minutes, settings.valid_every, checkpoint if settings.resume else None, callbacks)
 
 # %% ../nbs/14_train.ipynb #cfe561c1
 def _million_parameters(model):
@@ -658,10 +667,11 @@ def _fit_as_set(learn, settings, recipe, track, bar):
     "Fit a prepared learner as its settings say; returns the seconds it took."
     path, start = Path(settings.out)/recipe["model"], time.perf_counter()
     checkpoint, best = _beside(path, "checkpoint"), _beside(path, "best")
-    callbacks = training_callbacks(settings) + ([track] if track else [])
+    photos = self_training(settings, learn.dls)
+    callbacks = training_callbacks(settings) + photos + ([track] if track else [])
     rates = discriminative_rates(recipe["lr"], bool(settings.encoder), settings.encoder_rate)
     with nullcontext() if bar else learn.no_bar():
-        epochs = planned_epochs(learn, settings, checkpoint)
+        epochs = planned_epochs(learn, settings, checkpoint, photos)
         fit(learn, epochs, rates, checkpoint, settings.resume, recipe, best, callbacks, **schedule_of(settings))
     return time.perf_counter() - start
 

@@ -26,7 +26,7 @@ from ..core import SegError, atomic_path, read_json, seg_command, usable_threads
 # isort: split
 import numpy as np
 
-from ..checkpoint import load_model, model_files, sha256
+from ..checkpoint import load_model, model_files, photos_seen, sha256
 from ..evaluate import evaluate, plain_scoring, summarize
 from nbs_lib.export import (
     int8_manifest,
@@ -135,10 +135,13 @@ def starter_rooms(
 def check_free(
     meta, # The JSON of a saved model
 ):
-    "`SegError` where the weights a model started from may not be free for every use."
+    "`SegError` where the weights a model started from, or photos that it has seen, may not be free for every use."
     recipe = meta.get("recipe") or {}
     if recipe.get("pretrained") or recipe.get("encoder_weights"):
         raise SegError("the model started from pretrained weights, whose license is not known; train it from scratch")
+    if photos_seen(meta):
+        raise SegError(f"the model has learnt from {photos_seen(meta)} unlabelled photos, whose license is not known, "
+                       "and the card says that it has seen none; pack one of rendered rooms only")
 
 # %% ../../nbs/tools/11_starter.ipynb #759022fc
 MAX_BYTES = 8_000_000  # of the shipped file
