@@ -276,6 +276,7 @@ def load_with_new_head(
     rows = same_rows(old, new, targets)
     head = head_tensors(learn.model, learn.arch, len(new), learn.dls.size)
     _put_weights(learn.model, _with_rows(state, learn.model.state_dict(), head, rows), path, learn.arch)
+    learn.unlabelled_photos = photos_seen(meta)
     print(_rows_sentence(rows, new, path))
     return meta
 
