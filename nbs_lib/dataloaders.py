@@ -24,7 +24,7 @@ from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
 from fastai.torch_core import TensorImage, TensorMask
 from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import AddMaskCodes, PILImage, PILMask
-from fastcore.basics import chunked
+from fastcore.basics import chunked, patch
 from fasttransform import Transform
 from PIL import Image
 
@@ -122,15 +122,11 @@ def weighted_order(
 
 # %% ../nbs/07_dataloaders.ipynb #9c4ef6ea
 class SegDL(TfmdDL):
-    "fastai's loader, which can serve one of several processes, and some items more often than others."
+    "fastai's loader, which can serve one of several processes, some items more often, or the rest of an epoch."
     rank, world, sample_weights, batch = 0, 1, None, ()
-    epoch_size = 0  # Images of a training epoch, drawn anew for each; 0: all
-
-    def share(self, rank, world):
-        "Serve only every `world`-th item from `rank` on."
-        self.rank, self.world = rank, world
-        if self.drop_last:
-            self.bs = max(1, min(self.bs, self.n//world))  # at least one batch
+    epoch_size = 0 # Images of a training epoch, drawn anew for each; 0: all
+    skip = 0       # Items that the next epoch leaves out at its beginning: they were served before an interruption
+    skipped = 0    # Items that this epoch has left out
 
     def new(self, dataset=None, cls=None, **kwargs):
         "A loader like this one; over the same data set it serves the same share and weights."
@@ -147,20 +143,38 @@ class SegDL(TfmdDL):
             return super().shuffle_fn(idxs)
         return weighted_order(self.sample_weights, self.rng)
 
-    def my_share(self, idxs):
-        "The items of this process in one epoch; in training all processes have equally many."
-        if self.shuffle and self.epoch_size:
-            idxs = idxs[:self.epoch_size]
-        end = len(idxs)//self.world*self.world if self.shuffle else len(idxs)
-        return idxs[self.rank:end:self.world]
-
-    def get_idxs(self):
-        "The items that this process serves in an epoch."
+    def order(self):
+        "The items that this process serves in a whole epoch, in order."
         return self.my_share(super().get_idxs())
 
-    def __len__(self):
-        n = len(self.my_share(range(self.n)))
-        return n//self.bs if self.drop_last else -(-n//self.bs)
+# %% ../nbs/07_dataloaders.ipynb #5445d90e
+@patch
+def share(self:SegDL, rank, world):
+    "Serve only every `world`-th item from `rank` on."
+    self.rank, self.world = rank, world
+    if self.drop_last:
+        self.bs = max(1, min(self.bs, self.n//world))  # at least one batch
+
+@patch
+def my_share(self:SegDL, idxs):
+    "The items of this process in one epoch; in training all processes have equally many."
+    if self.shuffle and self.epoch_size:
+        idxs = idxs[:self.epoch_size]
+    end = len(idxs)//self.world*self.world if self.shuffle else len(idxs)
+    return idxs[self.rank:end:self.world]
+
+@patch
+def __len__(self:SegDL):
+    n = len(self.my_share(range(self.n)))
+    return n//self.bs if self.drop_last else -(-n//self.bs)
+
+# %% ../nbs/07_dataloaders.ipynb #1a2fe4c9
+@patch
+def get_idxs(self:SegDL):
+    "The items of an epoch, or the rest of one that was interrupted."
+    self.skipped, self.skip = self.skip, 0
+    self.fake_l.generator = torch.Generator() if self.skipped else None  # None: torch's global one
+    return self.order()[self.skipped:]
 
 # %% ../nbs/07_dataloaders.ipynb #60bbe02f
 class CachedDL(SegDL):

@@ -109,7 +109,7 @@ BATCHES_AHEAD = 2  # batches that are being decoded
 
 class StreamDL(SegDL):
     "A loader over a `StreamSet`, which reads a few shards at a time. `SegError` with fewer shards than processes."
-    window, skip, served, epoch_state = WINDOW, 0, 0, None
+    window = WINDOW
 
     def new(self, dataset=None, cls=None, **kwargs):
         "A loader like this one, with the same window."
@@ -126,7 +126,7 @@ class StreamDL(SegDL):
         "The items that this process serves in an epoch, in order."
         members = self.members() if self.shuffle else []
         if len(members) <= self.window and self.world == 1:
-            return super().get_idxs()
+            return super().order()
         rng = random.Random(self.rng.random())  # processes draw alike, whatever their share
         windows = window_order(members, self.window, rng, self.rank, self.world)
         return list(chain.from_iterable(windows))[:self.n_served()]
@@ -141,28 +141,6 @@ class StreamDL(SegDL):
     def __len__(self):
         n = self.n_served()
         return n//self.bs if self.drop_last else -(-n//self.bs)
-
-    def get_idxs(self):
-        "The items of an epoch, or those that were left of the one that `go_on` goes on with."
-        items = self.order()[self.skip*self.bs:]
-        self.skip = 0
-        return items
-
-    def __iter__(self):
-        self.epoch_state, self.served = self.rng.getstate(), self.skip
-        for batch in super().__iter__():
-            self.served += 1
-            yield batch
-
-    def position(self):
-        "Where the epoch is: the random state it began with, and the batches it has served."
-        return dict(rng=self.epoch_state, batches=self.served)
-
-    def go_on(self, position):
-        "Let the next epoch be what is left of the one that a `position` is of."
-        version, numbers, gauss = position["rng"]
-        self.rng.setstate((version, tuple(numbers), gauss))
-        self.skip = position["batches"]
 
     def pixels_of(self, sample):
         "An item and the bytes of its files, decoded and resized: tensors (3, h, w) and (h, w)."

@@ -147,6 +147,7 @@ class TrainSettings:
     arch: str = "narrow:resnet34"     # Architecture: narrow:resnet34, resnet34, unet:resnet18, unet:resnet34, ...
     out: str = "Assets/Data~/models"  # Folder of the saved model
     resume: bool = False              # Go on where an interrupted training stopped?
+    checkpoint_minutes: float = 10.0  # Save within an epoch, too, every so many minutes; 0: only after each epoch
     weights: str = ""                 # Saved model to start from (.safetensors), e.g. of a smaller size
     new_head: bool = False            # Give a model of other labels a new last layer, and keep all else of its weights?
     head_mapping: str = ""            # With new_head: mapping from these labels to the model's, whose rows are copied
@@ -232,10 +233,14 @@ def check_settings(
     check_self_training(settings)
 
 # %% ../nbs/14_train.ipynb #4e53641a
-NOT_IN_RECIPE = ("size", "arch", "out", "resume", "bs", "track", "compile",
-                 *SELF_TRAINING)  # `model` says size and arch, `self_training_recipe` which photos
-IF_USED = ("new_head", "head_mapping",
-           "photometric")  # not in the recipe where they are not used: older models' recipes lack them
+NOT_IN_RECIPE = (
+    "size", "arch",  # `model` says them
+    "out", "resume", "checkpoint_minutes", "bs", "track", "compile",
+    *SELF_TRAINING,  # `self_training_recipe` says which photos
+)
+IF_USED = (  # not in the recipe where they are not used: older models' recipes lack them
+    "new_head", "head_mapping", "photometric",
+)
 
 # %% ../nbs/14_train.ipynb #eba2f883
 def data_identity(
@@ -504,7 +509,7 @@ def new_accelerator():
 @contextmanager
 def connected():
     "A `with` inside which the processes of a launcher are connected; when one is lost, the others end with a sentence."
-    new_accelerator()
+    new_accelerator()  # what connects the processes is that one is made
     with together():
         yield
 
@@ -606,7 +611,7 @@ def training_callbacks(
 def planned_epochs(
     learn,      # A learner from `training_learner`
     settings,   # A `TrainSettings`
-    checkpoint, # File of the last finished epoch
+    checkpoint, # File of what was trained before
     photos=(),  # From `self_training`
 ):
     "Number of epochs: as set, as a checkpoint says that is taken up, or as many as fit into the minutes."
@@ -672,7 +677,8 @@ def _fit_as_set(learn, settings, recipe, track, bar):
     rates = discriminative_rates(recipe["lr"], bool(settings.encoder), settings.encoder_rate)
     with nullcontext() if bar else learn.no_bar():
         epochs = planned_epochs(learn, settings, checkpoint, photos)
-        fit(learn, epochs, rates, checkpoint, settings.resume, recipe, best, callbacks, **schedule_of(settings))
+        fit(learn, epochs, rates, checkpoint, settings.resume, recipe, best, callbacks,
+            settings.checkpoint_minutes, **schedule_of(settings))
     return time.perf_counter() - start
 
 # %% ../nbs/14_train.ipynb #49ef4cb7

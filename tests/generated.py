@@ -30,18 +30,33 @@ def digest(out: Path) -> dict[str, str]:
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+def server_of_tests():
+    "moto's module of servers; the test is skipped where packages are missing"
+    pytest.importorskip("fsspec")
+    pytest.importorskip("s3fs", reason="s3:// needs s3fs")
+    return pytest.importorskip("moto.server", reason="the S3 server is moto: pip install 'moto[s3]'")
+
+
 @contextmanager
 def object_store() -> Iterator[str]:
-    """An S3-compatible server with one bucket, over HTTP; its URL. Child processes find it as well.
+    "An S3-compatible server in this process, with one bucket; its URL. Child processes find it as well"
+    server = server_of_tests().ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        with new_bucket(*server.get_host_and_port()) as url:
+            yield url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def new_bucket(host: str, port: int) -> Iterator[str]:
+    """The URL of a new bucket of an S3-compatible server; inside, this process and its children find that server.
 
     The name of the bucket is new each time: what such servers hold outlives them, as long as the process does.
     """
-    server_of = pytest.importorskip("moto.server", reason="the S3 server of the tests is moto: pip install 'moto[s3]'")
-    fsspec = pytest.importorskip("fsspec")
-    pytest.importorskip("s3fs", reason="s3:// needs s3fs")
-    server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    import fsspec
+
     settings = dict(AWS_ENDPOINT_URL=f"http://{host}:{port}", AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test",
                     AWS_DEFAULT_REGION="us-east-1")
     before = {name: os.environ.get(name) for name in settings}
@@ -51,7 +66,6 @@ def object_store() -> Iterator[str]:
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
         yield f"s3://{bucket}"
     finally:
-        server.stop()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -144,3 +144,26 @@ def test_photos_to_judge_on_show_other_scenes(benchmark, tmp_path):
     assert judged == list(range(14, 20)) and train == list(range(12))
     few, more = (labelled_photos.chosen_photos(plan, n, seed=3) for n in (4, 9))
     assert more[:4] == few and set(more) <= set(labelled_photos.split_by_scene(plan.photos)[0])
+
+
+def test_shards(benchmark, tmp_path, capsys, monkeypatch):
+    "Every way to write and to read, then a set by two Dask workers: each a row with its ratio to the first way"
+    for name in ("panda3d", "distributed", "s3fs", "moto"):
+        pytest.importorskip(name)
+    shards = benchmark("shards")
+    monkeypatch.setattr(shards, "PAIRS_EACH", 4)
+    monkeypatch.setattr(shards, "SECONDS", 0.2)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # which it changes
+    shards.main("rates", "24", "48", "32", "1")
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(" pairs/s" in line for line in lines) == 2 * 5
+    assert sum(" samples/s" in line for line in lines) == 2 * 4
+    assert "the 6 shards are the same at 3 places" in lines
+    shards.main("large", str(tmp_path / "large"), "8", "32", "2")
+    shards.main("large", str(tmp_path / "large"), "24", "32", "2")
+    text = capsys.readouterr().out
+    assert "16 pairs of 32 px" in text and "(8 were there)" in text
+    assert text.count("as one process draws it") == 4 + 10
+    header, *rows = csv.reader((tmp_path / "large" / "memory.csv").read_text().splitlines())
+    assert header == ["seconds", "shards", "client", "scheduler", "worker 1", "worker 2"]
+    assert all(float(row[2]) > 10 for row in rows)

@@ -1,8 +1,13 @@
 "Pairs drawn by a Dask cluster of separate processes that share no folder: the same bytes as from one process"
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +15,7 @@ pytest.importorskip("panda3d")
 pytest.importorskip("distributed")
 pytest.importorskip("fsspec")
 
-from generated import Cluster, digest, object_store, wait_until
+from generated import PATIENCE, REPO, Cluster, digest, object_store, wait_until
 
 from nbs_lib.core import SegError
 from nbs_lib.shards import Store
@@ -77,6 +82,26 @@ def test_a_folder_of_files_is_the_same(cluster, tmp_path):
     generate(8, tmp_path / "dask", PLAN, dask=cluster.address)
     generate(8, tmp_path / "one", PLAN)
     assert digest(tmp_path / "dask") == digest(tmp_path / "one")
+
+
+def test_the_script_of_a_cluster(tmp_path):
+    "deploy/rooms.sbatch, with a stand-in for Slurm's `srun` that runs on this machine alone."
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/bash\nshift\nexec "$@"\n')  # without --cpus-per-task
+    srun.chmod(0o755)
+    paths = [str(srun.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | dict(PATH=os.pathsep.join(paths), PYTHONPATH=str(REPO), SLURM_CPUS_PER_TASK="2")
+    options = ["--size", 48, "--seed", 8, "--renderer", "fast", "--out", tmp_path / "slurm"]
+    command = ["bash", REPO / "deploy" / "rooms.sbatch", 4, *options]
+    script = subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=environment, start_new_session=True)
+    try:
+        assert script.wait(3 * PATIENCE) == 0
+    finally:
+        with suppress(ProcessLookupError):  # where all have ended
+            os.killpg(script.pid, signal.SIGKILL)
+    generate(4, tmp_path / "one", Plan(seed=8, size=48))
+    assert digest(tmp_path / "slurm") == digest(tmp_path / "one")
 
 
 # --- on a worker --------------------------------------------------------------------------------------------------

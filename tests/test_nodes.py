@@ -15,6 +15,8 @@ from conftest import ROOT
 from forked import call_on_ranks, ranks
 from PIL import Image
 
+from nbs_lib.callbacks import load_checkpoint
+
 ARCH, NAME = "unet:tu-test_resnet", "smp_unet_tu-test_resnet_32"  # the smallest network
 EPOCHS = 3
 
@@ -63,11 +65,12 @@ def train_and_say(data: Path, folder: Path) -> None:
 
 
 def train_until(data: Path, folder: Path, rank: int, number: int) -> None:
-    "Train; one of the processes gets a signal in the middle of its second epoch."
+    "Train with a checkpoint after each batch; one of the processes gets a signal in the middle of its second epoch."
     from fastai.callback.core import Callback
 
-    from nbs_lib import train
+    from nbs_lib import callbacks, train
 
+    callbacks.LOOK_EVERY = 1
     new_learner = train.seg_learner
 
     class SignalMyself(Callback):
@@ -76,7 +79,7 @@ def train_until(data: Path, folder: Path, rank: int, number: int) -> None:
                 os.kill(os.getpid(), number)
 
     train.seg_learner = lambda *args, **kw: new_learner(*args, **kw).add_cb(SignalMyself())
-    train_on_node(data, folder)
+    train_on_node(data, folder, "--checkpoint_minutes", 1e-9)
 
 
 def result(folder: Path) -> dict:
@@ -158,8 +161,10 @@ def killed(data, tmp_path_factory) -> Path:
 
 
 def test_a_killed_process_ends_the_others_and_a_resume_goes_on(data, whole, killed):
-    "The second node never had the checkpoint; the history is the one of a training left alone."
+    "The second node never had the checkpoint, which is of a batch; the history is the one of a training left alone."
     assert not (killed / "node1" / "out").exists()
+    checkpoint = load_checkpoint(killed / "node0" / "out" / f"{NAME}.checkpoint")
+    assert (checkpoint["epoch"], checkpoint["images"]) == (1, 8)
     call_on_ranks(train_on_node, data, killed, "--resume", n=4, per_node=2)
     np.testing.assert_allclose(numbers(result(killed)["history"]), numbers(result(whole[0])["history"]), atol=1e-4)
 

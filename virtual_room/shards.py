@@ -6,7 +6,6 @@ machines may write one set, each its own range of numbers, without a lock. Must 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from nbs_lib.core import SegError
+from nbs_lib.core import SegError, json_text
 from nbs_lib.labels import ROOM_LABELS, write_labels
+from nbs_lib.layouts import GENERATION
 from nbs_lib.shards import (
-    GENERATION,
     IMAGE,
     MASK,
     Sample,
@@ -27,6 +26,7 @@ from nbs_lib.shards import (
     pack_shard,
     read_shard,
     shard_name,
+    shard_number,
     shard_text,
     whole_shards,
 )
@@ -88,20 +88,13 @@ class Shards:
     def clear(self, keep: int) -> None:
         "Remove the shards that hold only pairs from number `keep` on, and what an interrupted run left half written"
         first_gone = -(-keep // self.size)
-        gone = [name for name in self.store.sizes() if is_half_written(name) or _number(name) >= first_gone]
+        gone = [name for name in self.store.sizes() if is_half_written(name) or shard_number(name) >= first_gone]
         self.store.remove(sorted(gone, reverse=True))
 
     def end(self) -> int:
         "The number after that of the last whole pair, 0 without pairs"
         ends = [shard.first + len(shard) for shard in whole_shards(self.store)]
         return max(ends, default=0)
-
-
-def _number(name: str) -> int:
-    "The number of the shard that a file belongs to; -1 for other files"
-    stem, _, suffix = name.removeprefix("pairs-").partition(".")
-    is_ours = name.startswith("pairs-") and stem.isdigit() and suffix in ("tar", "json")
-    return int(stem) if is_ours else -1
 
 
 def is_half_written(name: str) -> bool:
@@ -153,7 +146,7 @@ def write_generation(shards: Shards, settings: dict[str, Any], total: int) -> Ma
         tally.merge(tally_of(shard))
         whole += len(shard)
     manifest = dict(**settings, count=total, complete=whole == total, label_counts=tally.by_label())
-    shards.store.write(GENERATION, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    shards.store.write(GENERATION, json_text(manifest).encode())
     return manifest
 
 

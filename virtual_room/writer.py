@@ -17,11 +17,11 @@ from PIL import Image
 
 from nbs_lib.core import SegError, atomic_path, write_json
 from nbs_lib.labels import ROOM_LABELS
+from nbs_lib.layouts import GENERATION
 from virtual_room.encode import EncodedPair, make_encoded
 from virtual_room.pairs import PairMaker, count_labels
 from virtual_room.plan import Plan
 
-MANIFEST = "generation.json"
 FOLDERS = dict(screenshots="png", labels="png", instances="png", objects="json", depth="png", normals="png")
 SAME_COMMAND = "make room there or give another --out: the same command goes on"
 REMEDY = "give another --out, or --overwrite to replace its pairs"
@@ -162,13 +162,13 @@ def write_manifest(folder: Folder, plan: Plan, settings: dict[str, Any], total: 
     rooms = {f"{i:06d}": plan.room_of(i) for i in range(total)}
     counts = (tally or Tally()).by_label()
     manifest = dict(**settings, count=total, complete=tally is not None, label_counts=counts, rooms=rooms)
-    write_json(folder.out / MANIFEST, manifest)
+    write_json(folder.out / GENERATION, manifest)
     return manifest
 
 
 def read_manifest(folder: Folder, settings: dict[str, Any]) -> Manifest | None:
     "The manifest of a folder that may be gone on with, None for a new folder; `SegError` for a folder of anything else"
-    path = folder.out / MANIFEST
+    path = folder.out / GENERATION
     if path.exists():
         return agreed_manifest(path.read_bytes(), settings, str(folder.out))
     if any((folder.out / "labels").glob("*.png")):
@@ -193,7 +193,7 @@ def _read_object(content: bytes, place: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise SegError(f"{place}/{MANIFEST} is not readable as JSON; {REMEDY}")
+        raise SegError(f"{place}/{GENERATION} is not readable as JSON; {REMEDY}")
     return found
 
 
