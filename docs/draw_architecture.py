@@ -14,6 +14,7 @@ import networkx as nx
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("nbs_lib", "virtual_room", "model_server")
 COLLAPSED = ("virtual_room.furniture", "virtual_room.walk")
+LONG_ROW = 7  # boxes that fit beside each other
 COLORS = {
     "nbs_lib": "#dbe9f6",
     "nbs_lib.tools": "#e2f0d9",
@@ -97,12 +98,13 @@ def rows_of(graph: nx.DiGraph) -> list[list[str]]:
 
 
 def place(rows: list[list[str]]) -> dict[str, tuple[float, float]]:
-    "Where each box is drawn, (x, y), every row spread over the whole width."
+    "Where each box is drawn, (x, y), every row spread over the whole width; in a long one every second box is higher."
     positions = {}
     for y, row in enumerate(rows):
         shift = 0.25 * (-1) ** y / len(row)  # so that arrows do not run through boxes of the next row
         for i, module in enumerate(row):
-            positions[module] = ((i + 0.5) / len(row) + shift, y)
+            lift = 0.35 * (i % 2) if len(row) > LONG_ROW else 0
+            positions[module] = ((i + 0.5) / len(row) + shift, y + lift)
     return positions
 
 
