@@ -96,7 +96,7 @@ def test_kserve_starts_the_server_with_options_that_it_has(service):
     from nbs_lib.core import command_options, command_parser
     (container,) = service["spec"]["predictor"]["containers"]
     given = Options(**vars(command_parser(seg_serve, command_options(seg_serve)).parse_args(container["args"])))
-    assert given.model == ["/mnt/models"] and given.port == container["ports"][0]["containerPort"]
+    assert given.model == ("/mnt/models",) and given.port == container["ports"][0]["containerPort"]
     assert [entry["name"] for entry in container["env"]] == ["STORAGE_URI", "SEG_SERVE_TOKEN"]
     assert set(container["env"][1]) == {"name", "valueFrom"}, "a token is never written here"
 
