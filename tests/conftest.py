@@ -15,9 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared by process
 SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
 # The longest first, so that two workers that take a file each end at about the same time
 SLOW_FILES = ("test_train", "test_experiments", "test_predict", "test_notebooks", "test_commands", "test_night",
-              "test_nodes", "test_starter", "test_benchmarks", "test_rooms_truth", "test_rooms_shaded", "test_server",
+              "test_nodes", "test_starter", "test_benchmarks", "test_resume", "test_mixing", "test_self_training",
+              "test_rooms_truth", "test_rooms_shaded", "test_server",
               "test_walk", "test_demo", "test_platforms", "test_formats", "test_segformer", "test_server_v2",
-              "test_server_attacks", "test_generate", "test_shards", "test_dask", "test_train_devices")
+              "test_server_attacks", "test_server_models", "test_server_batches", "test_generate", "test_generate_for",
+              "test_shards", "test_dask", "test_train_devices", "test_runtimes")
 
 
 def by_length(item) -> int:
