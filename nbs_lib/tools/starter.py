@@ -326,6 +326,7 @@ def starter_facts(
         held_out=held_out,
         recipe=recipe,
         steps=rows,
+        averaged=len(meta.get("average_of", [])),
         **training_hours(rows, settings),
         versions=meta.get("versions", {}),
         reports=[quoted(path) for path in settings.reports.split()])
@@ -414,13 +415,14 @@ def card_training(
     facts = manifest["starter"]
     recipe = [f"{name} {facts['recipe'][name]}" for name in CARD_RECIPE if name in facts["recipe"]]
     versions = [f"{name} {version}" for name, version in facts["versions"].items()]
+    average = ["", f"The weights are the average of {facts['averaged']} of these models."] if facts["averaged"] else []
     hours = f"{facts['hours']:.2f} hours" if facts["hours"] else "Hours not recorded"
     return [
         "", "## Training", "",
         f"From scratch, without pretrained weights, size after size. Hardware: {facts['hardware']}. {hours}. "
         f"Versions: {', '.join(versions)}.", "",
         f"The recipe at the last size: {', '.join(recipe)}.", "",
-        *step_lines(facts["steps"])]
+        *step_lines(facts["steps"]), *average]
 
 # %% ../../nbs/tools/11_starter.ipynb #750a61f5
 def class_lines(
