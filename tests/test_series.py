@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from PIL import Image
 
 import nbs_lib
 from nbs_lib.core import SegError, write_json
@@ -61,6 +62,23 @@ def runs_of(root: Path) -> list[str]:
     done.write_text("")
     series.seg_series()
     return done.read_text().split()
+
+
+def make_example_rooms(n, size, out) -> None:
+    "As `series.make_rooms`, but without drawing."
+    example_rooms(out, n, size)
+    write_json(Path(out) / "generation.json", {"size": size})
+
+
+def test_there_is_something_to_look_at_before_the_long_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(series, "make_rooms", make_example_rooms)
+    series.show_first_rooms(64, series.DATA)
+    with Image.open(series.FIRST_LOOK) as picture:
+        assert picture.height > 3*160
+    assert str(series.FIRST_LOOK) in capsys.readouterr().out
+    series.show_first_rooms(64, series.DATA)
+    assert not capsys.readouterr().out, "there are rooms now"
 
 
 def test_what_is_up_to_date_is_not_run_again(root):
