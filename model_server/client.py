@@ -45,7 +45,7 @@ class Client:
 
     def model(self) -> dict[str, Any]:
         "What is served: name, size, labels with their colors, limits."
-        return json.loads(self._ask(f"/v1/model?{self._query()}"))
+        return json.loads(self._ask(self._path("/v1/model")))
 
     def labels(self) -> LabelSet:
         "The model's label table."
@@ -59,14 +59,14 @@ class Client:
 
         Waits and asks again while the server is full.
         """
-        query = self._query(format="json", mask="true", fit=fit)
-        return _seen(self._ask(f"/v1/predict?{query}", encoded(photo)))
+        path = self._path("/v1/predict", format="json", mask="true", fit=fit)
+        return _seen(self._ask(path, encoded(photo)))
 
     @contextmanager
     def stream(self, fit: str = "square") -> Iterator[Stream]:
         "An open `Stream`; only the newest frame sent is worked on."
         from websockets.sync.client import connect
-        url = f"ws{self.url.removeprefix('http')}/v1/stream?{self._query(fit=fit)}"
+        url = f"ws{self.url.removeprefix('http')}{self._path('/v1/stream', fit=fit)}"
         try:
             socket = connect(url, additional_headers=self._authorization(), max_size=None, compression=None)
         except Exception as error:  # of many kinds
@@ -74,10 +74,11 @@ class Client:
         with socket:
             yield Stream(socket)
 
-    def _query(self, **fields: str) -> str:
-        "The query of a request, with the model's name where there is one."
+    def _path(self, path: str, **fields: str) -> str:
+        "The path of a request with its fields, and with the model's name where there is one."
         named = {"model": self.name} if self.name else {}
-        return urlencode(fields | named)
+        query = urlencode(fields | named)
+        return f"{path}?{query}" if query else path
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
