@@ -7,7 +7,6 @@ thing of the recipe; the first row is fastai as its tutorials write it. BUDGET i
 or images, like 30000. All runs share data and split. Each run adds a row to OUT/ablation.csv, and rows that are there
 are not run again. Seeds are the outer loop, so that a machine that grows slower does so for all levers.
 """
-import csv
 import math
 import statistics
 import sys
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from rows import read_rows
 from stock import LR, stock_learner
 
 from nbs_lib.callbacks import write_csv
@@ -105,16 +105,6 @@ def levers() -> dict[str, dict]:
     return found
 
 
-def read_rows(path: Path) -> list[Row]:
-    "The runs that are done."
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    numbers = ("dice", "foreground_accuracy", "seconds")
-    return [Row(row["lever"], row["plan"], int(row["seed"]), *(float(row[name]) for name in numbers)) for row in rows]
-
-
 def train_stock(plan: Plan, seed: int) -> dict[str, float]:
     "Scores of stock fastai."
     set_seed(seed)
@@ -193,7 +183,7 @@ def main(folder: str, out: str, size: str = "64", budget: str = "3m", seeds: str
     budgets = dict(minutes=float(budget[:-1])) if budget.endswith("m") else dict(images=int(budget))
     plan = Plan(with_fixed_split(find_pairs(folder)), int(size), **budgets)
     path, names = Path(out) / "ablation.csv", chosen(wanted)
-    rows = read_rows(path)
+    rows = read_rows(path, Row)
     done = {(row.lever, row.plan, row.seed) for row in rows}
     for seed in range(int(seeds)):
         for name in names:

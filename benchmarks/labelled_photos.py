@@ -9,16 +9,17 @@ else the last ones by name, with a gap before them, since neighbors in a film sh
 own size; ONLY scores those that show this label.
 
 Each run adds a row to OUT/labelled_photos.csv, and rows that are there are not run again; a run that was cut goes on
-from its last finished epoch. Seeds are the outer loop; a larger number of photos holds those of a smaller one.
+from its last checkpoint. Seeds are the outer loop; a larger number of photos holds those of a smaller one.
 """
-import csv
 import math
 import random
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from rows import read_rows
 
 from nbs_lib.callbacks import write_csv
 from nbs_lib.checkpoint import load_weights, model_files
@@ -145,15 +146,6 @@ def run(plan: Plan, n: int, start: str, seed: int) -> Row:
     return Row(plan.name, n, start, seed, scores["miou"], scores["foreground_accuracy"], judged, seconds)
 
 
-def read_rows(path: Path) -> list[Row]:
-    "The runs that are done."
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [Row(**{field.name: field.type(row[field.name]) for field in fields(Row)}) for row in rows]
-
-
 def wanted_runs(numbers: list[int], seeds: int) -> list[tuple[int, str, int]]:
     "(photos, start, seed) of all runs: without photos there is only the model of the rooms, once."
     runs = [(0, "renders", 0)] if 0 in numbers else []
@@ -167,13 +159,13 @@ def run_missing(plan: Plan, runs: list[tuple[int, str, int]]) -> list[Row]:
     "Do the runs that are not in the table; returns the rows of the plan."
     path = plan.out / "labelled_photos.csv"
     for wanted in runs:
-        rows = read_rows(path)
+        rows = read_rows(path, Row)
         done = {(row.photos, row.start, row.seed) for row in rows if row.plan == plan.name}
         if wanted not in done:
             row = run(plan, *wanted)
             write_csv(path, [asdict(one) for one in [*rows, row]])
             print(f"{row.photos} photos, {row.start}, seed {row.seed}: mIoU {row.miou:.4f}", flush=True)
-    return [row for row in read_rows(path) if row.plan == plan.name]
+    return [row for row in read_rows(path, Row) if row.plan == plan.name]
 
 
 def mean_of(rows: list[Row], n: int, start: str) -> float:

@@ -7,10 +7,11 @@ __all__ = ['UNSEEN_SEED', 'MAX_BYTES', 'WEAK', 'CARD_RECIPE', 'CARD_PHOTOS', 'LI
            'StarterSettings', 'starter_steps', 'starter_network', 'starter_rooms', 'check_free', 'check_bytes',
            'compress', 'rooms_of', 'starter_int8', 'confusions', 'unseen_scores', 'minutes_in_steps', 'training_rows',
            'quoted', 'check_quoted', 'processor', 'measured_ms', 'rooms_facts', 'training_hours', 'starter_facts',
-           'starter_manifest', 'share_text', 'table_lines', 'card_model', 'card_data', 'step_lines', 'card_training',
-           'class_lines', 'card_scores', 'card_photos', 'card_limits', 'model_card', 'place_files', 'package_folder',
-           'write_small_model', 'write_description', 'pack', 'is_packed', 'packed_figures', 'pack_job', 'pack_jobs',
-           'training_jobs', 'starter_jobs', 'seg_starter']
+           'starter_manifest', 'share_text', 'table_lines', 'card_model', 'card_data', 'step_lines', 'recipe_line',
+           'hardware_line', 'average_lines', 'card_training', 'class_lines', 'card_scores', 'card_photos',
+           'card_limits', 'model_card', 'place_files', 'package_folder', 'write_small_model', 'write_description',
+           'pack', 'is_packed', 'packed_figures', 'pack_job', 'pack_jobs', 'training_jobs', 'starter_jobs',
+           'seg_starter']
 
 # %% ../../nbs/tools/11_starter.ipynb #a0eb1cff
 import gzip
@@ -408,21 +409,40 @@ def step_lines(
 CARD_RECIPE = ("loss", "weight_classes", "lr", "weight_decay", "ema_decay", "max_rotate", "max_zoom", "max_shift",
                "max_lighting", "photometric", "seed")
 
+def recipe_line(
+    facts, # From `starter_facts`
+):
+    "The settings that the card names, in a sentence."
+    recipe = [f"{name} {facts['recipe'][name]}" for name in CARD_RECIPE if name in facts["recipe"]]
+    return f"The recipe at the last size: {', '.join(recipe)}."
+
+def hardware_line(
+    facts, # From `starter_facts`
+):
+    "On what it was trained, for how long, and with which versions, in a sentence each."
+    hours = f"{facts['hours']:.2f} hours" if facts["hours"] else "Hours not recorded"
+    versions = [f"{name} {version}" for name, version in facts["versions"].items()]
+    return f"Hardware: {facts['hardware']}. {hours}. Versions: {', '.join(versions)}."
+
+def average_lines(
+    facts, # From `starter_facts`
+):
+    "Of how many models the weights are the average; nothing where they are those of one."
+    if not facts["averaged"]:
+        return []
+    return ["", f"The weights are the average of {facts['averaged']} of these models."]
+
+# %% ../../nbs/tools/11_starter.ipynb #2d81e452
 def card_training(
     manifest, # From `starter_manifest`
 ):
     "How it was trained."
     facts = manifest["starter"]
-    recipe = [f"{name} {facts['recipe'][name]}" for name in CARD_RECIPE if name in facts["recipe"]]
-    versions = [f"{name} {version}" for name, version in facts["versions"].items()]
-    average = ["", f"The weights are the average of {facts['averaged']} of these models."] if facts["averaged"] else []
-    hours = f"{facts['hours']:.2f} hours" if facts["hours"] else "Hours not recorded"
     return [
         "", "## Training", "",
-        f"From scratch, without pretrained weights, size after size. Hardware: {facts['hardware']}. {hours}. "
-        f"Versions: {', '.join(versions)}.", "",
-        f"The recipe at the last size: {', '.join(recipe)}.", "",
-        *step_lines(facts["steps"]), *average]
+        f"From scratch, without pretrained weights, size after size. {hardware_line(facts)}", "",
+        recipe_line(facts), "",
+        *step_lines(facts["steps"]), *average_lines(facts)]
 
 # %% ../../nbs/tools/11_starter.ipynb #750a61f5
 def class_lines(
