@@ -306,13 +306,14 @@ def resize_transforms(
 # %% ../nbs/07_dataloaders.ipynb #cdb328d3
 def sized_augmentation(
     augment, # True for the usual augmentation, False for none, or an `Augment`
-    size,    # (height, width)
+    size,    # (height, width); None: as they come
+    labels,  # A `LabelSet`
 ):
-    "An `Augment` that gives images of `size`, or None."
+    "An `Augment` that gives images of `size` and knows the labels, or None."
     if not augment:
         return None
     augmentation = Augment() if augment is True else copy(augment)
-    augmentation.size = size
+    augmentation.size, augmentation.labels = size, labels
     return augmentation
 
 # %% ../nbs/07_dataloaders.ipynb #7d3ade3e
@@ -389,7 +390,7 @@ def seg_dataloaders(
     height_width = check_size(size)
     train, held_out = split_pairs(data, valid, seed, names)
     stats = stats or _measured_stats(data, train)
-    augmentation = sized_augmentation(augment, height_width)
+    augmentation = sized_augmentation(augment, height_width, data.labels)
     block = _data_block(data, held_out, height_width, cache_size, augmentation, stats, mask_block)
     if num_workers is None:
         num_workers = decoding_processes(cache)

@@ -278,13 +278,14 @@ def seg_learner(
 
 # %% ../nbs/13_learner.ipynb #5c3bbbef
 def flip_tta(
-    model,  # From `build_model`
-    images, # Normalized images, float32 (n, 3, h, w)
+    model,    # From `build_model`
+    images,   # Normalized images, float32 (n, 3, h, w)
+    mirrored, # The value that each label has in a mirror image, from `LabelSet.mirrored`
 ):
     "Class probabilities, float32 (n, c, h, w): the mean over each image and, mirrored back, its mirror image."
     direct = model(images).float().softmax(1)
-    mirrored = model(images.flip(-1)).float().softmax(1)
-    return (direct + mirrored.flip(-1))/2
+    seen_mirrored = model(images.flip(-1)).float().softmax(1)
+    return (direct + seen_mirrored.flip(-1)[:, list(mirrored)])/2
 
 # %% ../nbs/13_learner.ipynb #d14af7b0
 def _as_bytes(masks):
@@ -298,7 +299,9 @@ def valid_batches(
 ):
     "Yield the validation set by batches: images uint8 (n, h, w, 3), predicted and target masks uint8 (n, h, w)."
     learn.model.eval()
-    predict = partial(flip_tta, learn.model) if tta else learn.model
+    predict = learn.model
+    if tta:
+        predict = partial(flip_tta, learn.model, mirrored=learn.dls.labels.mirrored)
     with torch.inference_mode():
         for images, target in learn.dls.valid:
             images, target = images.as_subclass(torch.Tensor), target.as_subclass(torch.Tensor)

@@ -1015,7 +1015,8 @@ def _probabilities(self:Predictor, image, size, fit):
     shown = to_net_size(image, size, fit, self.fill)
     both = np.stack([shown.pixels, shown.pixels[:, ::-1]])
     _, _, (plain, mirrored) = self.run_with_logits(both)
-    mean = (softmax(plain) + softmax(mirrored)[..., ::-1])/2
+    mirrored_back = softmax(mirrored)[list(self.labels.mirrored), :, ::-1]
+    mean = (softmax(plain) + mirrored_back)/2
     return mean[:, :shown.inside[0], :shown.inside[1]]
 
 @patch

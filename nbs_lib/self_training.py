@@ -112,7 +112,7 @@ def draw_photos(
     if not augment:
         return images
     geometry, no_masks = copy(augment), torch.zeros(n, *images.shape[2:], dtype=torch.int64, device=device)
-    geometry.max_lighting = geometry.photometric = 0
+    geometry.max_lighting = geometry.photometric = geometry.copy_paste = 0
     return geometry.encodes((images, no_masks))[0].as_subclass(torch.Tensor)
 
 # %% ../nbs/13b_self_training.ipynb #fcf9185c

@@ -203,7 +203,7 @@ def stream_dataloaders(
     height_width = check_size(size)
     train, held_out = split_pairs(data, valid, seed)
     stats = stats or stream_stats(data, train)
-    common = (height_width, cache_size, sized_augmentation(augment, height_width), stats)
+    common = (height_width, cache_size, sized_augmentation(augment, height_width, data.labels), stats)
     dls = DataLoaders(
         _stream_loader(data, train, 0, *common, min(bs, len(train))),
         _stream_loader(data, held_out, 1, *common, bs), device=default_device())

@@ -173,6 +173,7 @@ class TrainSettings:
     max_shift: float = 0.0            # Augmentation: where a zoom may look, 0 at the center only, 1 anywhere
     max_lighting: float = 0.2         # Augmentation: largest change of brightness and contrast, as a share
     photometric: float = 0.0          # Augmentation: how far hue, gamma, sharpness and noise may change, 0 to 1
+    copy_paste: float = 0.0           # Augmentation: probability that the objects of another image are pasted
     cache_size: str = ""              # Keep training images larger than size, so that zooms show real pixels
     rare_sampling: float = 0.0        # Show images with rare labels more often: 0 all images alike, 1 all labels alike
     ema_decay: float = 0.998          # How slowly the averaged weights follow; 0: no average
@@ -198,7 +199,8 @@ class TrainSettings:
         if self.no_aug:
             return False
         return Augment(max_rotate=self.max_rotate, min_zoom=self.min_zoom, max_zoom=self.max_zoom,
-                       max_shift=self.max_shift, max_lighting=self.max_lighting, photometric=self.photometric)
+                       max_shift=self.max_shift, max_lighting=self.max_lighting, photometric=self.photometric,
+                       copy_paste=self.copy_paste)
 
 # %% ../nbs/14_train.ipynb #97e71d9a
 def _check_length(settings):
@@ -239,7 +241,7 @@ NOT_IN_RECIPE = (
     *SELF_TRAINING,  # `self_training_recipe` says which photos
 )
 IF_USED = (  # not in the recipe where they are not used: older models' recipes lack them
-    "new_head", "head_mapping", "photometric",
+    "new_head", "head_mapping", "photometric", "copy_paste",
 )
 
 # %% ../nbs/14_train.ipynb #eba2f883
