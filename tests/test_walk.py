@@ -28,7 +28,7 @@ from nbs_lib.labels import ROOM_LABELS, LabelSet
 from virtual_room import make_room
 from virtual_room.placement import walkable
 from virtual_room.walk.live import LiveLabels, Prediction
-from virtual_room.walk.overlay import Overlay, groups_of
+from virtual_room.walk.overlay import Overlay, groups_of, place_inside
 from virtual_room.walk.script import read_script
 from virtual_room.walk.session import DIRECTIONS
 from virtual_room.walk.viewpoint import STEEPEST, Viewpoint
@@ -105,6 +105,15 @@ def test_an_overlay_names_what_it_shows():
     prediction = Prediction(np.zeros((4, 4), np.uint8), ROOM_LABELS, regions, 1.0)
     assert Overlay().names(prediction) == [("doubleBed", .2, .4), ("wall", .1, .1)]
     assert Overlay(group=1).names(prediction) == [("doubleBed", .2, .4)]
+
+
+def test_a_name_stands_on_its_label():
+    "Not on the wall between two paintings"
+    mask = np.zeros((10, 20), np.uint8)
+    mask[2:4, 1:4] = mask[2:4, 14:19] = 7
+    assert place_inside(mask, 7, (.5, .3)) == (16.5 / 20, .25)
+    assert place_inside(mask, 7, (.1, .3)) == (.1, .3)  # is on it already
+    assert place_inside(mask, 9, (.5, .3)) == (.5, .3)  # a label that the mask does not show
 
 
 def test_an_overlay_takes_a_table_without_background():

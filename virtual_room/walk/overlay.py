@@ -43,13 +43,34 @@ class Overlay:
         return names
 
     def names(self, prediction: Prediction) -> list[tuple[str, float, float]]:
-        "What to write over the image: labels without their groups, and the middle (x, y) of their pixels, 0..1"
+        "What to write over the image: labels without their groups, and a place (x, y) of theirs, 0..1"
         shown, rows = self.shown(prediction.labels), []
         for value, share, x, y in prediction.regions:
             name = prediction.labels.codes[value]
             if share >= MIN_SHARE and name in shown:
-                rows.append((name.partition("_")[2] or name, x, y))
+                rows.append((name.partition("_")[2] or name, *place_inside(prediction.mask, value, (x, y))))
         return rows
+
+
+def place_inside(mask: np.ndarray, value: int, middle: tuple[float, float]) -> tuple[float, float]:
+    """A place (x, y), 0..1, where the mask shows this value: the middle of its pixels, unless that lies between them.
+
+    Then it is the middle of the value's longest row of pixels, so that the name of two paintings is not on the wall.
+    """
+    height, width = mask.shape
+    row, column = int(middle[1] * height), int(middle[0] * width)
+    begins, ends = rows_of_pixels(mask == value)
+    if mask[row, column] == value or not len(begins):
+        return middle
+    longest = (ends[:, 1] - begins[:, 1]).argmax()
+    row, first, last = *begins[longest], ends[longest, 1]
+    return float((first + last) / 2 / width), float((row + .5) / height)
+
+
+def rows_of_pixels(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Of a bool array (height, width): int arrays (n, 2), row and column where each run begins, and where it ended"
+    edges = np.diff(np.pad(shown, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    return np.argwhere(edges == 1), np.argwhere(edges == -1)
 
 
 def groups_of(labels: LabelSet) -> list[tuple[str, list[str]]]:
