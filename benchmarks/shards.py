@@ -1,7 +1,7 @@
 """Shards beside files: pairs a second into them, samples a second out of them, and the memory that takes.
 
     python benchmarks/shards.py rates [pairs] [pixels on disk] [pixels in training] [rounds]
-    python benchmarks/shards.py large FOLDER [pairs] [pixels on disk] [pairs a shard]
+    python benchmarks/shards.py large FOLDER [pairs] [pixels on disk] [pairs a shard] [pairs a room]
 
 `rates` writes and reads the same pairs in several ways, one after the other and round after round, so that what else
 the machine does falls on all ways alike. A row says how many times the rate of the first way of its round a way
@@ -9,7 +9,8 @@ has; the last rows are the medians of all rounds. Starting worker processes is a
 
 `large` lets two Dask workers, separate processes without a folder in common, draw many small pairs, which are sent
 back as shards. It notes the memory of all processes in FOLDER/memory.csv, then draws some of the shards here and
-compares their hashes. Stopped, it goes on with the same command.
+compares their hashes. Stopped, it goes on with the same command. Furnishing a room takes far longer than a small
+image of it, so many pairs show the same room.
 
 The S3-compatible server is moto's on this machine (`pip install ".[dev]"`), a process of its own: it shares the
 processors with what is measured, and has no network in between.
@@ -299,9 +300,9 @@ def check_hashes(target: Shards, plan: Plan, pairs: int) -> None:
         print(f"{packed.shard.name} {packed.shard.sha256[:16]} as one process draws it", flush=True)
 
 
-def large(folder: str, pairs: int = 100_000, pixels: int = 32, each: int = 500) -> None:
+def large(folder: str, pairs: int = 100_000, pixels: int = 32, each: int = 500, a_room: int = 100) -> None:
     "Many small pairs through Dask: rate, memory, and the same bytes as from one process"
-    root, plan = Path(folder).absolute(), Plan(size=pixels)
+    root, plan = Path(folder).absolute(), Plan(size=pixels, images_per_room=a_room)
     target = Shards(Store(str(root / "shards")), each)
     before = target.end()
     with cluster_beside(root / "cluster") as cluster:

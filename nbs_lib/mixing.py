@@ -287,14 +287,18 @@ def _source_sentence(data, number, shown):
 
 # %% ../nbs/11a_mixing.ipynb #111ecfeb
 def mixture_sentences(
-    data,         # A `SegData` of any kind
-    epoch_size=0, # Images an epoch; 0: as many as are trained on
+    data,             # A `SegData` of any kind
+    epoch_size=0,     # Images an epoch; 0: as many as are trained on
+    rare_sampling=0., # Are images with rare labels shown more often? More than 0: yes
 ):
     "A line for each of several data sets: images to train on, how many of them an epoch shows, which labels are void."
     if not isinstance(data, MixedData):
         return []
     shown = images_shown(data, epoch_size)
-    return [_source_sentence(data, number, images) for number, images in enumerate(shown)]
+    sentences = [_source_sentence(data, number, images) for number, images in enumerate(shown)]
+    if rare_sampling:
+        sentences.append("with --rare_sampling, data sets whose images show rare labels get a larger share than that")
+    return sentences
 
 # %% ../nbs/11a_mixing.ipynb #6367c43e
 class OpenMixedMask(Transform):

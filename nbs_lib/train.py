@@ -892,7 +892,7 @@ def _read_data(command):
                               command.seed)
     _check_same_files(data)
     if rank_and_world()[0] == 0:
-        for line in mixture_sentences(data, command.epoch_size):
+        for line in mixture_sentences(data, command.epoch_size, command.rare_sampling):
             print(line)
     return data
 
