@@ -1,7 +1,8 @@
 """Hierarchies of regions scored as BSDS500 does: `python benchmarks/regions.py BSDS500 OUT [STEPS] [METHOD]...`
 
 All methods, or those that are named. W-Net is trained for STEPS (1500) on the training images first, or goes on from
-its checkpoint in OUT. Thresholds are chosen on the training images.
+its checkpoint in OUT. Thresholds are chosen on the training images. What regions are joined by is worked out once an
+image and is the same for all methods, except for the classes of W-Net.
 """
 
 import sys
@@ -13,23 +14,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nbs_lib.experiments.cues import cue_hierarchy, graph_regions, half_disc_difference, watershed_regions
+from nbs_lib.experiments.cues import Cues, graph_regions, image_cues, join_by_cues, watershed_regions
 from nbs_lib.experiments.hierarchy import Hierarchy, best_thresholds, common_thresholds, ods, ois, set_scores
 from nbs_lib.experiments.one_image import cluster_responses, fit_clusters
 from nbs_lib.experiments.regions import kmeans_regions, read_annotators, read_bsds, resize_regions, slic_regions
 from nbs_lib.experiments.wnet import WNet, mean_classes, resized, train_wnet
 from nbs_lib.masks import read_image
 
-SIZE = 160  # shorter side at which images are cut into regions
+SIZE = 240  # shorter side at which images are cut into regions
 CLUSTERED = 64  # shorter side at which one network is fitted to one image
 VIEWS = (96, 160)  # shorter sides at which W-Net looks at them
 NETWORK = dict(n_classes=16, width=16, depth=3, dropout=0.1, stride=2)
 TRAINING = dict(size=96, bs=8, lr=3e-3, seed=0)
 
 
-def by_cues(segment, image: Image.Image) -> Hierarchy:
+def by_image(segment, image: Image.Image, cues: Cues) -> Hierarchy:
     "The finest regions of a method that learns nothing, joined"
-    return cue_hierarchy(image, segment(image))
+    return join_by_cues(cues, segment(image))
+
+
+def by_boundaries(image: Image.Image, cues: Cues) -> Hierarchy:
+    "The basins of the image's own boundaries, joined"
+    return join_by_cues(cues, watershed_regions(cues.strength))
 
 
 def cluster_regions(image: Image.Image) -> np.ndarray:
@@ -39,11 +45,9 @@ def cluster_regions(image: Image.Image) -> np.ndarray:
     return resize_regions(classes, (image.height, image.width))
 
 
-def by_wnet(model: WNet, image: Image.Image) -> Hierarchy:
-    "The classes of W-Net, and the basins of their boundaries"
-    classes = mean_classes(model, image, VIEWS)
-    learnt = half_disc_difference(np.moveaxis(classes, 0, -1), 4)
-    return cue_hierarchy(image, watershed_regions(learnt), classes)
+def by_wnet(model: WNet, image: Image.Image, cues: Cues) -> Hierarchy:
+    "The basins of the image's own boundaries, joined by the classes of W-Net, too"
+    return join_by_cues(cues, watershed_regions(cues.strength), mean_classes(model, image, VIEWS))
 
 
 def trained_wnet(files: list[Path], out: Path, steps: int) -> WNet:
@@ -64,34 +68,47 @@ def scores_line(scores: np.ndarray, best: np.ndarray) -> str:
     return "  ".join(f"{number:.3f}" for number in numbers)
 
 
-def compare(name: str, method, sides: dict[str, list]) -> None:
+def join_all(methods: dict, pairs: list) -> dict[str, list[Hierarchy]]:
+    "The hierarchies of these images by each method"
+    trees = {name: [] for name in methods}
+    for pair in pairs:
+        image = resized(read_image(pair.image), SIZE)
+        cues = image_cues(image)
+        for name, method in methods.items():
+            trees[name].append(method(image, cues))
+    return trees
+
+
+def score(name: str, trees: dict[str, list[Hierarchy]], annotators: dict[str, list]) -> None:
     "Print a line for the training images and one for the others"
-    start = time.perf_counter()
-    trees = {side: [method(resized(read_image(pair.image), SIZE)) for pair in pairs] for side, pairs in sides.items()}
-    seconds = (time.perf_counter() - start) / sum(map(len, sides.values()))
     thresholds = common_thresholds(trees["train"])
-    best = None
-    for side, pairs in sides.items():
-        scores = set_scores(trees[side], [read_annotators(pair.mask) for pair in pairs], thresholds)
-        best = best_thresholds(scores) if best is None else best
-        print(f"{name:12} {side:6} {scores_line(scores, best)}  {seconds:.2f} s an image", flush=True)
+    scores = {side: set_scores(trees[side], annotators[side], thresholds) for side in trees}
+    best = best_thresholds(scores["train"])
+    for side in scores:
+        print(f"{name:12} {side:6} {scores_line(scores[side], best)}", flush=True)
 
 
 def main(root: str, out: str, steps: str = "1500", *wanted: str) -> None:
     pairs = read_bsds(root)
     sides = {side: [pair for pair in pairs if pair.split == side] for side in ("train", "valid")}
     methods = {
-        "k-means": partial(by_cues, partial(kmeans_regions, k=16)),
-        "SLIC": partial(by_cues, partial(slic_regions, n=400)),
-        "graph-based": partial(by_cues, graph_regions),
-        "one image": partial(by_cues, cluster_regions),
+        "k-means": partial(by_image, partial(kmeans_regions, k=16)),
+        "SLIC": partial(by_image, partial(slic_regions, n=400)),
+        "graph-based": partial(by_image, graph_regions),
+        "one image": partial(by_image, cluster_regions),
+        "boundaries": by_boundaries,
     }
     if not wanted or "W-Net" in wanted:
         model = trained_wnet([pair.image for pair in sides["train"]], Path(out), int(steps))
         methods["W-Net"] = partial(by_wnet, model)
-    print(f"{'':19} ODS: covering, PRI, VI;  OIS: covering, PRI, VI")
-    for name in wanted or methods:
-        compare(name, methods[name], sides)
+    methods = {name: methods[name] for name in wanted or methods}
+    start = time.perf_counter()
+    trees = {side: join_all(methods, chosen) for side, chosen in sides.items()}
+    seconds = (time.perf_counter() - start) / sum(map(len, sides.values()))
+    annotators = {side: [read_annotators(pair.mask) for pair in chosen] for side, chosen in sides.items()}
+    print(f"{seconds:.1f} s an image for all methods\n{'':19} ODS: covering, PRI, VI;  OIS: covering, PRI, VI")
+    for name in methods:
+        score(name, {side: trees[side][name] for side in sides}, annotators)
 
 
 if __name__ == "__main__":
