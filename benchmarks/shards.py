@@ -9,8 +9,8 @@ has; the last rows are the medians of all rounds. Starting worker processes is a
 
 `large` lets two Dask workers, separate processes without a folder in common, draw many small pairs, which are sent
 back as shards. It notes the memory of all processes in FOLDER/memory.csv, then draws some of the shards here and
-compares their hashes. Stopped, it goes on with the same command. Furnishing a room takes far longer than a small
-image of it, so many pairs show the same room.
+compares their hashes. Stopped, it goes on with the same command. Furnishing a room takes ten times as
+long as a small image of it, so many pairs a room save much time; a shard must hold whole rooms.
 
 The S3-compatible server is moto's on this machine (`pip install ".[dev]"`), a process of its own: it shares the
 processors with what is measured, and has no network in between.
@@ -300,7 +300,7 @@ def check_hashes(target: Shards, plan: Plan, pairs: int) -> None:
         print(f"{packed.shard.name} {packed.shard.sha256[:16]} as one process draws it", flush=True)
 
 
-def large(folder: str, pairs: int = 100_000, pixels: int = 32, each: int = 500, a_room: int = 100) -> None:
+def large(folder: str, pairs: int = 100_000, pixels: int = 32, each: int = 500, a_room: int = 1) -> None:
     "Many small pairs through Dask: rate, memory, and the same bytes as from one process"
     root, plan = Path(folder).absolute(), Plan(size=pixels, images_per_room=a_room)
     target = Shards(Store(str(root / "shards")), each)

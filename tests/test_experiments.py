@@ -183,7 +183,7 @@ def test_faces_by_settings(trained_faces):
     run, = (models/'wandb').glob('offline-run-*')
     records = records_of(run)
     parameters = parameters_in(records)
-    wanted = dict(loss='power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=encoder)
+    wanted = dict(loss='cross_entropy+power_jaccard', lr=1e-3, epochs=2, pairs=15, encoder_weights=encoder)
     assert {key: parameters[key] for key in wanted} == wanted
     saved = json.loads((models/'segformer_mit_b0_64.json').read_text())
     assert [row['dice'] for row in rows_in(records) if 'dice' in row] == [epoch['dice'] for epoch in saved['history']]
