@@ -88,25 +88,33 @@ def score(name: str, trees: dict[str, list[Hierarchy]], annotators: dict[str, li
         print(f"{name:12} {side:6} {scores_line(scores[side], best)}", flush=True)
 
 
+METHODS = {
+    "k-means": partial(by_image, partial(kmeans_regions, k=16)),
+    "SLIC": partial(by_image, partial(slic_regions, n=400)),
+    "graph-based": partial(by_image, graph_regions),
+    "one image": partial(by_image, cluster_regions),
+    "boundaries": by_boundaries,
+}  # those that need no training
+
+
+def wanted_methods(names: tuple[str, ...], files: list[Path], out: Path, steps: int) -> dict:
+    "The methods of these names, or all; W-Net is trained on the files where it is wanted"
+    names = names or (*METHODS, "W-Net")
+    methods = dict(METHODS)
+    if "W-Net" in names:
+        methods["W-Net"] = partial(by_wnet, trained_wnet(files, out, steps))
+    return {name: methods[name] for name in names}
+
+
 def main(root: str, out: str, steps: str = "1500", *wanted: str) -> None:
     pairs = read_bsds(root)
     sides = {side: [pair for pair in pairs if pair.split == side] for side in ("train", "valid")}
-    methods = {
-        "k-means": partial(by_image, partial(kmeans_regions, k=16)),
-        "SLIC": partial(by_image, partial(slic_regions, n=400)),
-        "graph-based": partial(by_image, graph_regions),
-        "one image": partial(by_image, cluster_regions),
-        "boundaries": by_boundaries,
-    }
-    if not wanted or "W-Net" in wanted:
-        model = trained_wnet([pair.image for pair in sides["train"]], Path(out), int(steps))
-        methods["W-Net"] = partial(by_wnet, model)
-    methods = {name: methods[name] for name in wanted or methods}
+    methods = wanted_methods(wanted, [pair.image for pair in sides["train"]], Path(out), int(steps))
     start = time.perf_counter()
     trees = {side: join_all(methods, chosen) for side, chosen in sides.items()}
-    seconds = (time.perf_counter() - start) / sum(map(len, sides.values()))
-    annotators = {side: [read_annotators(pair.mask) for pair in chosen] for side, chosen in sides.items()}
+    seconds = (time.perf_counter() - start) / len(pairs)
     print(f"{seconds:.1f} s an image for all methods\n{'':19} ODS: covering, PRI, VI;  OIS: covering, PRI, VI")
+    annotators = {side: [read_annotators(pair.mask) for pair in chosen] for side, chosen in sides.items()}
     for name in methods:
         score(name, {side: trees[side][name] for side in sides}, annotators)
 

@@ -59,11 +59,14 @@ def place_inside(mask: np.ndarray, value: int, middle: tuple[float, float]) -> t
     """
     height, width = mask.shape
     row, column = int(middle[1] * height), int(middle[0] * width)
+    if mask[row, column] == value:
+        return middle
     begins, ends = rows_of_pixels(mask == value)
-    if mask[row, column] == value or not len(begins):
+    if not len(begins):
         return middle
     longest = (ends[:, 1] - begins[:, 1]).argmax()
-    row, first, last = *begins[longest], ends[longest, 1]
+    row, first = begins[longest]
+    last = ends[longest, 1]
     return float((first + last) / 2 / width), float((row + .5) / height)
 
 
