@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from nbs_lib.layouts import find_pairs
 from virtual_room import Plan, RoomConfig, generate, make_room
 from virtual_room.lock import folder_lock
 from virtual_room.pairs import PairMaker, bounding_box, worth_learning
+from virtual_room.workers import interrupts_wait
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,28 @@ def test_an_interrupted_run_says_so_and_leaves_no_halves(tmp_path):
     masks, images = ({path.name for path in (tmp_path / kind).iterdir()} for kind in ("labels", "screenshots"))
     assert masks == images
     assert not (tmp_path / "generation.lock").exists()
+
+
+def test_an_interrupt_waits_until_the_pool_is_left():
+    before, left_whole = signal.getsignal(signal.SIGINT), False
+    with pytest.raises(KeyboardInterrupt):
+        with interrupts_wait():
+            signal.raise_signal(signal.SIGINT)
+            left_whole = True
+    assert left_whole and signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_pool_is_only_used_where_interrupts_wait(tmp_path, monkeypatch):
+    def submit_interrupted(pool, *call):
+        signal.raise_signal(signal.SIGINT)  # as if Ctrl-C came while the pool holds its locks
+        submitted.append(call)
+        return submit(pool, *call)
+
+    submit, submitted = ProcessPoolExecutor.submit, []
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(100, tmp_path, Plan(size=32), workers=2)
+    assert len(submitted) == 1
 
 
 def test_memory_stays_flat():

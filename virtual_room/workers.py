@@ -101,20 +101,45 @@ def _pool(target: Target, plan: Plan, workers: int) -> Iterator[ProcessPoolExecu
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """A `with` inside which Ctrl-C has to wait: it is raised afterwards.
+
+    `concurrent.futures` takes its locks in Python. An interrupt between taking a lock and entering its `with` would
+    leave the lock taken, and the pool would never end.
+    """
+    interrupted = threading.Event()
+    handler = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not callable(handler):
+        yield  # nothing is raised here
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if interrupted.is_set():
+        handler(signal.SIGINT, None)
+
+
 def made_by_pool(target: Target, plan: Plan, batches: Iterator[list[int]], workers: int) -> Iterator[Tally]:
     """Tallies of the batches, as worker processes get them ready.
 
-    Batches that are ready come through a queue. `concurrent.futures.wait` would hold the locks of all batches when it
-    is interrupted, and the pool would never end.
+    Batches that are ready come through a queue, which may be interrupted; `concurrent.futures` may not.
     """
     with _pool(target, plan, workers) as pool:
         ready: SimpleQueue[Future] = SimpleQueue()
         waiting = 0
         while True:
             for batch in islice(batches, BATCHES_AHEAD * workers - waiting):
-                pool.submit(_make, batch).add_done_callback(ready.put)
+                with interrupts_wait():
+                    pool.submit(_make, batch).add_done_callback(ready.put)
                 waiting += 1
             if not waiting:
                 return
-            yield ready.get().result()
+            done = ready.get()
+            with interrupts_wait():
+                tally = done.result()
+            yield tally
             waiting -= 1
