@@ -224,9 +224,9 @@ def tidy(
 # %% ../../nbs/tools/06_series.ipynb #e9289195
 DATA = 'Assets/Data~'
 SERIES = ['SegmentationLearner', 'GoBig', 'ONNX', 'RealImagePred']
-CPU = {'pairs': 4400, 'size': 256, 'parameters': {
-    'SegmentationLearner': {'EPOCHS': 0, 'EPOCH_SIZE': 1000, 'BS': 16},
-    'GoBig': {'SIZES': [128], 'MINUTES': [14], 'EPOCHS': [0], 'EPOCH_SIZE': 1000, 'BS': 32},
+CPU = {'pairs': 8000, 'size': 256, 'parameters': {
+    'SegmentationLearner': {'EPOCHS': 0, 'EPOCH_SIZE': 2000, 'BS': 16},
+    'GoBig': {'SIZES': [128], 'MINUTES': [14], 'EPOCHS': [0], 'EPOCH_SIZE': 2000, 'BS': 32},
     'ONNX': {'MODEL': 'narrow_resnet34_128'},
     'RealImagePred': {'MODEL': 'narrow_resnet34_128'}}}
 GPU = {'pairs': 6000, 'size': 512, 'parameters': {
