@@ -6,7 +6,7 @@
 __all__ = ['OpenImage', 'OpenMask', 'ExactImageBlock', 'ExactMaskBlock', 'check_size', 'rare_weights', 'weighted_order', 'SegDL',
            'CachedDL', 'transform_settings', 'cached_loader', 'cached', 'TrainResize', 'resize_transforms',
            'sized_augmentation', 'decoding_processes', 'item_transforms', 'batch_transforms', 'seg_dataloaders',
-           'batch_images', 'show_batch']
+           'normalize', 'denormalize', 'batch_images', 'show_batch']
 
 # %% ../nbs/07_dataloaders.ipynb #97bc5f78
 import os
@@ -401,11 +401,28 @@ def seg_dataloaders(
         dls.train.sample_weights = _training_weights(data, train, rare_sampling, counts)
     return cached(dls) if cache else dls
 
-# %% ../nbs/07_dataloaders.ipynb #05508ca5
-def _denormalize(x, stats):
-    "Images in 0..1 of a normalized batch (n, 3, h, w)."
-    mean, std = (torch.tensor(s, device=x.device)[:, None, None] for s in stats)
-    return (x.as_subclass(torch.Tensor).float()*std + mean).clamp(0, 1)
+# %% ../nbs/07_dataloaders.ipynb #1ccd83b7
+def _mean_and_std(stats, device):
+    "Two float32 tensors (3, 1, 1)."
+    return torch.tensor(stats, dtype=torch.float32, device=device)[..., None, None]
+
+# %% ../nbs/07_dataloaders.ipynb #2c9051ab
+def normalize(
+    images, # float (n, 3, h, w) in 0..1
+    stats,  # (mean, std) of the channels
+):
+    "The images as a network takes them."
+    mean, std = _mean_and_std(stats, images.device)
+    return (images - mean)/std
+
+# %% ../nbs/07_dataloaders.ipynb #441a50bd
+def denormalize(
+    images, # float (n, 3, h, w), normalized
+    stats,  # (mean, std) of the channels
+):
+    "The images in 0..1."
+    mean, std = _mean_and_std(stats, images.device)
+    return (images*std + mean).clamp(0, 1)
 
 # %% ../nbs/07_dataloaders.ipynb #63f6c4fc
 def batch_images(
@@ -413,7 +430,8 @@ def batch_images(
     stats, # (mean, std) it was normalized with
 ):
     "The images of a batch as uint8 array (n, h, w, 3)."
-    pixels = (_denormalize(x, stats)*255).round().byte()
+    images = denormalize(x.as_subclass(torch.Tensor).float(), stats)
+    pixels = (images*255).round().byte()
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 # %% ../nbs/07_dataloaders.ipynb #c1d6b452

@@ -6,8 +6,7 @@
 __all__ = ['EMPTY', 'PHOTO', 'CONFIDENCE', 'MIX_LIGHTING', 'SELF_TRAINING', 'unlabelled_files', 'photo_pixels', 'load_photos',
            'draw_photos', 'batch_statistics', 'teacher_logits', 'PseudoLabels', 'pseudo_labels', 'present_classes',
            'half_of_classes', 'pasted_pixels', 'Mixed', 'class_mix', 'change_colors', 'PixelWeightedLoss',
-           'class_weights_of', 'normalize', 'denormalize', 'SelfTraining', 'check_self_training',
-           'self_training_recipe', 'self_training']
+           'class_weights_of', 'SelfTraining', 'check_self_training', 'self_training_recipe', 'self_training']
 
 # %% ../nbs/13b_self_training.ipynb #5f6978f4
 from copy import copy
@@ -27,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .augment import color_jitter
 from .callbacks import unwrapped
-from .dataloaders import check_size
+from .dataloaders import check_size, denormalize, normalize
 from .datasets import image_files
 from .labels import IGNORE
 from .losses import CrossEntropyLoss
@@ -237,29 +236,6 @@ def class_weights_of(
 ):
     "float32 (n_classes,): the weights of the classes in it; None where all weigh alike."
     return loss.parts[0].weights
-
-# %% ../nbs/13b_self_training.ipynb #1ccd83b7
-def _mean_and_std(stats, device):
-    "Two float32 tensors (3, 1, 1)."
-    return torch.tensor(stats, dtype=torch.float32, device=device)[..., None, None]
-
-# %% ../nbs/13b_self_training.ipynb #2c9051ab
-def normalize(
-    images, # float (n, 3, h, w) in 0..1
-    stats,  # (mean, std) of the channels
-):
-    "The images as a network takes them."
-    mean, std = _mean_and_std(stats, images.device)
-    return (images - mean)/std
-
-# %% ../nbs/13b_self_training.ipynb #441a50bd
-def denormalize(
-    images, # float (n, 3, h, w), normalized
-    stats,  # (mean, std) of the channels
-):
-    "The images in 0..1."
-    mean, std = _mean_and_std(stats, images.device)
-    return (images*std + mean).clamp(0, 1)
 
 # %% ../nbs/13b_self_training.ipynb #6eda4e84
 class SelfTraining(Callback):
