@@ -14,8 +14,9 @@ from PIL import Image
 
 from nbs_lib.core import SegError
 from nbs_lib.layouts import FACES, find_pairs
-from nbs_lib.train import seg_train
+from nbs_lib.train import TrainSettings, seg_train, train_model
 
+TINY_ARCH = 'unet:tu-test_resnet'
 TINY_VOC = dict(
     MODELS='{out}', ARCH='unet:resnet18', COMPARED=['jaccard'], LONGEST=64, BS=4, EPOCHS=1, EPOCHS_COMPARED=1)
 TINY_WNET = dict(
@@ -26,9 +27,10 @@ TINY_WNET = dict(
 TINY = [
     ('WNet', dict(TINY_WNET, DATA='{rooms}')),
     ('WNet', dict(TINY_WNET, BSDS='{bsds}')),
-    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', ARCH='unet:tu-test_resnet', STEPS=20, TIMES=32)),
+    ('Overfit', dict(DATA='{rooms}', IMAGE='000003', ARCH=TINY_ARCH, STEPS=20, TIMES=32)),
     ('SegFormer', dict(SOURCE='{faces}', DATA='{out}/split', MODELS='{out}', EPOCHS=1)),
     ('PascalVOC', dict(TINY_VOC, SOURCE='{voc}')),
+    ('RealPhotos', dict(DATA='{rooms}')),
 ]
 
 
@@ -87,6 +89,23 @@ def test_runs(name, parameters, rooms, own, bsds, tmp_path):
     folders = dict(rooms=rooms, bsds=bsds, faces=own/'faces', voc=own/'voc', out=tmp_path)
     values = {key: v.format(**folders) if isinstance(v, str) else v for key, v in parameters.items()}
     run_notebook(ROOT/'experiments'/f'{name}.ipynb', values)
+
+
+def test_the_curve_of_photos_of_ones_own(rooms, tmp_path):
+    "Rooms stand in for photos: both ways of training are run, scored and drawn."
+    settings = TrainSettings(size='32', epochs=1, arch=TINY_ARCH, bs=4, out=str(tmp_path))
+    train_model(find_pairs(rooms), settings, bar=False)
+    values = dict(DATA=str(rooms), PHOTOS=str(rooms), WEIGHTS=f'{tmp_path}/smp_unet_tu-test_resnet_32.safetensors')
+    values |= dict(MAPPING='same', NUMBERS='0 2', IMAGES=8, SIZE=32, OUT=f'{tmp_path}/curve')
+    run_notebook(ROOT/'experiments/RealPhotos.ipynb', values)
+    rows = (tmp_path/'curve/labelled_photos.csv').read_text().splitlines()
+    assert len(rows) == 1 + 3  # a head; no photo after renders, two photos from scratch and after renders
+
+
+def test_photos_without_a_model_of_rooms_are_refused(rooms, monkeypatch):
+    monkeypatch.chdir(ROOT/'experiments')
+    with pytest.raises(SegError, match='WEIGHTS is not'):
+        run_cells('RealPhotos.ipynb', dict(DATA=str(rooms), PHOTOS=str(rooms), SIZE=32))
 
 
 def test_a_tar_that_is_not_the_official_one_is_refused(own, tmp_path, monkeypatch):
