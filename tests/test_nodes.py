@@ -139,9 +139,14 @@ def test_two_nodes_score_as_one_process_does(whole):
         assert saved["scores"][name] == pytest.approx(saved["history"][-1][name], abs=1e-6)
 
 
+def is_log(line: str) -> bool:
+    "Was it written by torch itself? Of a connection that times out its library writes a log, or not: that is a race."
+    return "Warning" in line or "[c10d]" in line
+
+
 def check_one_sentence(done, *words) -> None:
-    "A process ended with an error and one sentence, which has these words."
-    lines = [line for line in done.stderr.splitlines() if line and "Warning" not in line]
+    "A process ended with an error and one sentence, which has these words; logs of torch may stand beside it."
+    lines = [line for line in done.stderr.splitlines() if line and not is_log(line)]
     assert done.returncode == 1, done.stderr
     assert len(lines) == 1, done.stderr
     for word in words:
