@@ -167,3 +167,15 @@ def test_shards(benchmark, tmp_path, capsys, monkeypatch):
     header, *rows = csv.reader((tmp_path / "large" / "memory.csv").read_text().splitlines())
     assert header == ["seconds", "shards", "client", "scheduler", "worker 1", "worker 2"]
     assert all(float(row[2]) > 10 for row in rows)
+
+
+def test_mixed_sizes(benchmark, tmp_path, capsys):
+    "Both ways are trained and judged at the photos' own sizes; an unknown way is refused"
+    mixed_sizes = benchmark("mixed_sizes")
+    example_rooms(tmp_path, 10, 48)
+    mixed_sizes.main(str(tmp_path), "mixed:32 square:32", "0.001", ARCH)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "mean IoU" in line]
+    assert [line.split(",")[0] for line in lines] == ["mixed 32 px", "square 32 px"]
+    assert all(0 <= float(line.split("mean IoU ")[1].split()[0]) <= 1 for line in lines)
+    with pytest.raises(SystemExit, match="'round:32' is no way"):
+        mixed_sizes.main(str(tmp_path), "round:32")
