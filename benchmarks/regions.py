@@ -1,8 +1,8 @@
 """Hierarchies of regions scored as BSDS500 does: `python benchmarks/regions.py BSDS500 OUT [STEPS] [METHOD]...`
 
 All methods, or those that are named. W-Net is trained for STEPS (1500) on the training images first, or goes on from
-its checkpoint in OUT. Thresholds are chosen on the training images. What regions are joined by is worked out once an
-image and is the same for all methods, except for the classes of W-Net.
+its checkpoint in OUT; `W-Net:1` is one with seed 1. Thresholds are chosen on the training images. What regions are
+joined by is worked out once an image and is the same for all methods, except for the classes of W-Net.
 """
 
 import sys
@@ -25,7 +25,8 @@ SIZE = 240  # shorter side at which images are cut into regions
 CLUSTERED = 64  # shorter side at which one network is fitted to one image
 VIEWS = (96, 160)  # shorter sides at which W-Net looks at them
 NETWORK = dict(n_classes=16, width=16, depth=3, dropout=0.1, stride=2)
-TRAINING = dict(size=96, bs=8, lr=3e-3, seed=0)
+TRAINING = dict(size=96, bs=8, lr=3e-3)
+W_NET = "W-Net"
 
 
 def by_image(segment, image: Image.Image, cues: Cues) -> Hierarchy:
@@ -50,15 +51,17 @@ def by_wnet(model: WNet, image: Image.Image, cues: Cues) -> Hierarchy:
     return join_by_cues(cues, watershed_regions(cues.strength), mean_classes(model, image, VIEWS))
 
 
-def trained_wnet(files: list[Path], out: Path, steps: int) -> WNet:
+def trained_wnet(files: list[Path], out: Path, steps: int, seed: int) -> WNet:
     "W-Net after so many steps on these images; goes on where an interrupted run stopped"
-    torch.manual_seed(TRAINING["seed"])
+    torch.manual_seed(seed)
     model = WNet(**NETWORK).to(memory_format=torch.channels_last)
     out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / f"wnet_{steps}_{seed}.checkpoint"
     start = time.perf_counter()
-    history = train_wnet(model, files, steps, **TRAINING, checkpoint=out / f"wnet_{steps}.checkpoint", resume=True)
+    history = train_wnet(model, files, steps, **TRAINING, seed=seed, checkpoint=checkpoint, resume=True)
     seconds = time.perf_counter() - start
-    print(f"W-Net: cut {history[-1]['ncut']:.3f}, reconstruction {history[-1]['mse']:.4f}, {seconds:.0f} s", flush=True)
+    last = history[-1]
+    print(f"{W_NET}: cut {last['ncut']:.3f}, reconstruction {last['mse']:.4f}, {seconds:.0f} s", flush=True)
     return model
 
 
@@ -97,13 +100,22 @@ METHODS = {
 }  # those that need no training
 
 
+def seed_of(name: str) -> int:
+    "The seed in `W-Net:1`; 0 where there is none"
+    return int(name.partition(":")[2] or 0)
+
+
 def wanted_methods(names: tuple[str, ...], files: list[Path], out: Path, steps: int) -> dict:
     "The methods of these names, or all; W-Net is trained on the files where it is wanted"
-    names = names or (*METHODS, "W-Net")
-    methods = dict(METHODS)
-    if "W-Net" in names:
-        methods["W-Net"] = partial(by_wnet, trained_wnet(files, out, steps))
-    return {name: methods[name] for name in names}
+    wanted = {}
+    for name in names or (*METHODS, W_NET):
+        if name.partition(":")[0] == W_NET:
+            wanted[name] = partial(by_wnet, trained_wnet(files, out, steps, seed_of(name)))
+        elif name in METHODS:
+            wanted[name] = METHODS[name]
+        else:
+            sys.exit(f"{name!r} is no method; give some of {', '.join(METHODS)} and {W_NET}")
+    return wanted
 
 
 def main(root: str, out: str, steps: str = "1500", *wanted: str) -> None:

@@ -179,3 +179,12 @@ def test_mixed_sizes(benchmark, tmp_path, capsys):
     assert all(0 <= float(line.split("mean IoU ")[1].split()[0]) <= 1 for line in lines)
     with pytest.raises(SystemExit, match="'round:32' is no way"):
         mixed_sizes.main(str(tmp_path), "round:32")
+
+
+def test_methods_of_regions(benchmark, tmp_path):
+    "W-Net has a seed in its name; an unknown method is named before anything is trained"
+    regions = benchmark("regions")
+    assert [regions.seed_of(name) for name in ("W-Net", "W-Net:2")] == [0, 2]
+    assert list(regions.wanted_methods(("SLIC",), [], tmp_path, 1)) == ["SLIC"]
+    with pytest.raises(SystemExit, match="'slick' is no method; give some of k-means"):
+        regions.wanted_methods(("slick",), [], tmp_path, 1)
