@@ -43,16 +43,35 @@ class Way:
     kind: str  # mixed or square
     side: int  # longest side, or side of the square, in pixels
 
-    def loaders(self, data: SegData, stats, seed: int) -> DataLoaders:
+    def loaders(self, known: "Known") -> DataLoaders:
+        "Batches of this kind; all ways and seeds hold out the same photos."
+        options = dict(stats=known.stats, augment=AUGMENT)
         if self.kind == "mixed":
-            return native_dataloaders(data, BATCH_SIZE, self.side, seed=seed, stats=stats, augment=AUGMENT)
-        return seg_dataloaders(data, self.side, BATCH_SIZE, seed=seed, stats=stats, augment=AUGMENT)
+            return native_dataloaders(known.data, BATCH_SIZE, self.side, **options)
+        return seg_dataloaders(known.data, self.side, BATCH_SIZE, **options)
 
     def predict(self, learn: Learner, image: Image.Image) -> np.ndarray:
         "uint8 mask (height, width) at the photo's own size."
         if self.kind == "mixed":
             return predict_native(learn, image, self.side)
         return predict_squeezed(learn, image, self.side)
+
+
+@dataclass(frozen=True)
+class Known:
+    "What is found out once, and is the same for all trainings."
+    data: SegData
+    held_out: list[int]  # indices of the photos to judge on
+    stats: tuple         # (mean, std) of the others
+    weights: np.ndarray  # of the classes in the loss
+
+
+def find_out(data: SegData) -> Known:
+    "Check the masks and measure the photos."
+    counts = assert_trainable(data)
+    learn_on, held_out = split_pairs(data)
+    stats = channel_stats([data.pairs[i].image for i in learn_on])
+    return Known(data, held_out, stats, class_weights(counts, data.labels))
 
 
 def parse_way(text: str) -> Way:
@@ -72,10 +91,10 @@ def predict_squeezed(learn: Learner, image: Image.Image, side: int) -> np.ndarra
     return np.array(Image.fromarray(mask.byte().cpu().numpy()).resize(image.size, Image.Resampling.NEAREST))
 
 
-def train(way: Way, data: SegData, weights: np.ndarray, stats, minutes: float, arch: str, seed: int) -> Learner:
+def train(way: Way, known: Known, minutes: float, arch: str, seed: int) -> Learner:
     "A network that was trained for so many minutes."
     set_seed(seed)
-    learn = seg_learner(way.loaders(data, stats, seed), arch, loss=RECIPE["loss"], class_weights=weights)
+    learn = seg_learner(way.loaders(known), arch, loss=RECIPE["loss"], class_weights=known.weights)
     with learn.no_bar(), learn.no_logging():
         epochs = epochs_in(learn, minutes, valid_every=0)
         fit(learn, epochs, discriminative_rates(RECIPE["lr"]), cbs=[EMA(), ValidateEvery(0)])
@@ -92,17 +111,14 @@ def judge(predict: Callable[[Image.Image], np.ndarray], data: SegData, indices: 
     return scores(matrix, data.labels.background)["miou"]
 
 
-def run(way: Way, data: SegData, minutes: float, arch: str, seeds: int) -> None:
-    "Train and judge one way with each seed, and print a line."
-    weights = class_weights(assert_trainable(data), data.labels)
-    learn_on, held_out = split_pairs(data)
-    stats = channel_stats([data.pairs[i].image for i in learn_on])
+def run(way: Way, known: Known, minutes: float, arch: str, seeds: int) -> None:
+    "Train and judge one way with each seed, and print a line for each."
     found = []
     for seed in range(seeds):
         start = time.perf_counter()
-        learn = train(way, data, weights, stats, minutes, arch, seed)
+        learn = train(way, known, minutes, arch, seed)
         taken = (time.perf_counter() - start) / 60
-        found.append(judge(partial(way.predict, learn), data, held_out))
+        found.append(judge(partial(way.predict, learn), known.data, known.held_out))
         print(f"{way.kind} {way.side} px, seed {seed}: mean IoU {found[-1]:.4f} after {taken:.1f} minutes", flush=True)
     if seeds > 1:
         print(f"{way.kind} {way.side} px: {statistics.mean(found):.4f} ± {statistics.stdev(found):.4f}", flush=True)
@@ -110,10 +126,11 @@ def run(way: Way, data: SegData, minutes: float, arch: str, seeds: int) -> None:
 
 def main(folder: str, ways: str = "mixed:144 square:96 square:128", minutes: str = "10",
          arch: str = "unet:tu-resnet10t", seeds: str = "1") -> None:
-    wanted, data = [parse_way(text) for text in ways.split()], find_pairs(folder)
-    print(f"{len(data)} pairs, {arch}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    wanted = [parse_way(text) for text in ways.split()]
+    known = find_out(find_pairs(folder))
+    print(f"{len(known.data)} pairs, {arch}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for way in wanted:
-        run(way, data, float(minutes), arch, int(seeds))
+        run(way, known, float(minutes), arch, int(seeds))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def trained_wnet(files: list[Path], out: Path, steps: int, seed: int) -> WNet:
     history = train_wnet(model, files, steps, **TRAINING, seed=seed, checkpoint=checkpoint, resume=True)
     seconds = time.perf_counter() - start
     last = history[-1]
-    print(f"{W_NET}: cut {last['ncut']:.3f}, reconstruction {last['mse']:.4f}, {seconds:.0f} s", flush=True)
+    losses = f"cut {last['ncut']:.3f}, reconstruction {last['mse']:.4f}"
+    print(f"{W_NET}, seed {seed}: {losses}, {seconds:.0f} s", flush=True)
     return model
 
 
@@ -100,21 +101,30 @@ METHODS = {
 }  # those that need no training
 
 
-def seed_of(name: str) -> int:
-    "The seed in `W-Net:1`; 0 where there is none"
-    return int(name.partition(":")[2] or 0)
+def seed_of(name: str) -> int | None:
+    "The seed in `W-Net:1`, 0 in `W-Net`; None in any other name"
+    method, _, seed = name.partition(":")
+    if method != W_NET or not (seed or "0").isdigit():
+        return None
+    return int(seed or 0)
+
+
+def check_methods(names: tuple[str, ...]) -> None:
+    "End with a sentence if there is no method of such a name"
+    for name in names:
+        if name not in METHODS and seed_of(name) is None:
+            sys.exit(f"{name!r} is no method; give some of {', '.join(METHODS)}, {W_NET} and {W_NET}:SEED")
 
 
 def wanted_methods(names: tuple[str, ...], files: list[Path], out: Path, steps: int) -> dict:
     "The methods of these names, or all; W-Net is trained on the files where it is wanted"
+    check_methods(names)
     wanted = {}
     for name in names or (*METHODS, W_NET):
-        if name.partition(":")[0] == W_NET:
-            wanted[name] = partial(by_wnet, trained_wnet(files, out, steps, seed_of(name)))
-        elif name in METHODS:
+        if name in METHODS:
             wanted[name] = METHODS[name]
         else:
-            sys.exit(f"{name!r} is no method; give some of {', '.join(METHODS)} and {W_NET}")
+            wanted[name] = partial(by_wnet, trained_wnet(files, out, steps, seed_of(name)))
     return wanted
 
 

@@ -173,9 +173,10 @@ def test_mixed_sizes(benchmark, tmp_path, capsys):
     "Both ways are trained and judged at the photos' own sizes; an unknown way is refused"
     mixed_sizes = benchmark("mixed_sizes")
     example_rooms(tmp_path, 10, 48)
-    mixed_sizes.main(str(tmp_path), "mixed:32 square:32", "0.001", ARCH)
+    mixed_sizes.main(str(tmp_path), "mixed:32 square:32", "0.001", ARCH, "2")
     lines = [line for line in capsys.readouterr().out.splitlines() if "mean IoU" in line]
-    assert [line.split(",")[0] for line in lines] == ["mixed 32 px", "square 32 px"]
+    assert [line.split(":")[0] for line in lines] == [
+        "mixed 32 px, seed 0", "mixed 32 px, seed 1", "square 32 px, seed 0", "square 32 px, seed 1"]
     assert all(0 <= float(line.split("mean IoU ")[1].split()[0]) <= 1 for line in lines)
     with pytest.raises(SystemExit, match="'round:32' is no way"):
         mixed_sizes.main(str(tmp_path), "round:32")
@@ -184,7 +185,9 @@ def test_mixed_sizes(benchmark, tmp_path, capsys):
 def test_methods_of_regions(benchmark, tmp_path):
     "W-Net has a seed in its name; an unknown method is named before anything is trained"
     regions = benchmark("regions")
-    assert [regions.seed_of(name) for name in ("W-Net", "W-Net:2")] == [0, 2]
+    names = ("W-Net", "W-Net:2", "W-Net:two", "SLIC")
+    assert [regions.seed_of(name) for name in names] == [0, 2, None, None]
     assert list(regions.wanted_methods(("SLIC",), [], tmp_path, 1)) == ["SLIC"]
     with pytest.raises(SystemExit, match="'slick' is no method; give some of k-means"):
-        regions.wanted_methods(("slick",), [], tmp_path, 1)
+        regions.wanted_methods(("W-Net", "slick"), [], tmp_path, 1)
+    assert not any(tmp_path.iterdir())

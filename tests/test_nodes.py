@@ -140,7 +140,7 @@ def test_two_nodes_score_as_one_process_does(whole):
 
 
 def is_log(line: str) -> bool:
-    "Was it written by torch itself? Of a connection that times out its library writes a log, or not: that is a race."
+    "Did torch write this line to its log? When a connection times out it may or may not: that is a race."
     return "Warning" in line or "[c10d]" in line
 
 
