@@ -130,14 +130,27 @@ def run_cycles(way: Way, data: SegData, size: int, arch: str) -> list[Moment]:
     return moments
 
 
+def factor_line(stock: list[Moment], ours: list[Moment], target: float) -> str:
+    "How many times faster ours was, or at least was, where stock did not reach the Dice; empty where ours did not."
+    our_minutes = earliest(ours, target)
+    if not math.isfinite(our_minutes):
+        return ""
+    stock_minutes = earliest(stock, target)
+    if math.isfinite(stock_minutes):
+        return f"Dice {target:.2f}  ours is {stock_minutes / our_minutes:.1f} times as fast"
+    last = max(moment.minutes for moment in stock)
+    best = max(moment.dice for moment in stock)
+    return (f"Dice {target:.2f}  ours is more than {last / our_minutes:.1f} times as fast: "
+            f"stock had {best:.3f} at most in {last:.1f} minutes")
+
+
 def print_target(target: float, stock: tuple[Way, list[Moment]], ours: tuple[Way, list[Moment]]) -> None:
     "When each way reached the Dice, and how many times faster ours was."
-    minutes = [earliest(moments, target) for _, moments in (stock, ours)]
-    for (way, _), reached in zip((stock, ours), minutes, strict=True):
-        print(row(way.name, target, reached, way.cycles.replace(" ", " or ")))
-    factor = minutes[0] / minutes[1]
-    if math.isfinite(factor):
-        print(f"Dice {target:.2f}  ours is {factor:.1f} times as fast")
+    for way, moments in (stock, ours):
+        print(row(way.name, target, earliest(moments, target), way.cycles.replace(" ", " or ")))
+    line = factor_line(stock[1], ours[1], target)
+    if line:
+        print(line)
 
 
 def main(folder: str, size: str = "128", stock: str = "20 60", ours: str = "4 12", arch: str = "unet:resnet18") -> None:

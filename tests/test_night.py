@@ -262,4 +262,10 @@ def test_time_to_quality_runs(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert text.count("not reached in 0.001 minutes") == 2
     assert text.count("minutes  Dice") == 2  # one epoch of each, and nothing from measuring the time of an epoch
+    moments = [time_to_quality.Moment(10, 0.2), time_to_quality.Moment(40, 0.28)]
+    ours = [time_to_quality.Moment(4, 0.31)]
+    assert time_to_quality.factor_line(moments, ours, 0.2) == "Dice 0.20  ours is 2.5 times as fast"
+    assert "more than 10.0 times as fast: stock had 0.280 at most in 40.0 minutes" in time_to_quality.factor_line(
+        moments, ours, 0.3)
+    assert time_to_quality.factor_line(moments, ours, 0.35) == ""  # neither reached it
     sys.modules.pop("time_to_quality")
