@@ -307,6 +307,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'nbs_lib.dataloaders._first_pairs': ('dataloaders.html#_first_pairs', 'nbs_lib/dataloaders.py'),
                                      'nbs_lib.dataloaders._fits_on_gpu': ('dataloaders.html#_fits_on_gpu', 'nbs_lib/dataloaders.py'),
                                      'nbs_lib.dataloaders._is_side': ('dataloaders.html#_is_side', 'nbs_lib/dataloaders.py'),
+                                     'nbs_lib.dataloaders._known_split': ('dataloaders.html#_known_split', 'nbs_lib/dataloaders.py'),
                                      'nbs_lib.dataloaders._mean_and_std': ('dataloaders.html#_mean_and_std', 'nbs_lib/dataloaders.py'),
                                      'nbs_lib.dataloaders._measured_stats': ('dataloaders.html#_measured_stats', 'nbs_lib/dataloaders.py'),
                                      'nbs_lib.dataloaders._pixel_settings': ('dataloaders.html#_pixel_settings', 'nbs_lib/dataloaders.py'),

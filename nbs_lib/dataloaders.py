@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import TfmdDL
-from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
+from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.torch_core import TensorImage, TensorMask
 from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import AddMaskCodes, PILImage, PILMask
@@ -351,11 +351,21 @@ def batch_transforms(
     return [augmentation, normalize] if augmentation else [normalize]
 
 # %% ../nbs/07_dataloaders.ipynb #bbe96be1
-def _data_block(data, held_out, size, cache_size, augmentation, stats, mask_block):
-    "fastai's recipe from the `Pair`s of a `SegData` to batches; `held_out` are the indices to validate on."
+def _known_split(
+    items,     # What is split; not looked at
+    train,     # Indices to train on
+    held_out,  # Indices to validate on
+):
+    "A split that is known already, in the form of fastai's splitters. What is in neither part is left out."
+    return train, held_out
+
+# %% ../nbs/07_dataloaders.ipynb #5d2c6a91
+def _data_block(data, split, size, cache_size, augmentation, stats, mask_block):
+    "fastai's recipe from the `Pair`s of a `SegData` to batches; `split` are the indices (train, held out)."
+    train, held_out = split
     return DataBlock(
         blocks=(ExactImageBlock(), mask_block or ExactMaskBlock(data.labels, data.decoder)),
-        splitter=IndexSplitter(held_out),
+        splitter=partial(_known_split, train=train, held_out=held_out),
         item_tfms=item_transforms(size, cache_size, augmentation),
         batch_tfms=batch_transforms(augmentation, stats))
 
@@ -391,7 +401,7 @@ def seg_dataloaders(
     train, held_out = split_pairs(data, valid, seed, names)
     stats = stats or _measured_stats(data, train)
     augmentation = sized_augmentation(augment, height_width, data.labels)
-    block = _data_block(data, held_out, height_width, cache_size, augmentation, stats, mask_block)
+    block = _data_block(data, (train, held_out), height_width, cache_size, augmentation, stats, mask_block)
     if num_workers is None:
         num_workers = decoding_processes(cache)
     dls = block.dataloaders(data.pairs, bs=min(bs, len(train)), val_bs=bs, num_workers=num_workers, dl_type=SegDL)

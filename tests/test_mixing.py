@@ -90,13 +90,16 @@ def test_validation_is_that_of_the_first_data_set_alone(folders):
 
 
 def test_what_another_set_keeps_for_itself_is_not_trained_on(folders):
-    from nbs_lib.mixing import Source, mask_reader, mix
+    from nbs_lib.mixing import Source, mask_reader, mix, training_dataloaders
     rooms, photos = find_pairs(folders / "rooms"), find_pairs(folders / "photos")
     pairs = tuple(replace(pair, split=split) for pair, split in zip(photos.pairs, ("train", "valid", "test", None)))
     sources = [Source(rooms, mask_reader(rooms, rooms.labels)),
                Source(replace(photos, pairs=pairs), mask_reader(photos, rooms.labels, folders / "photos.csv"))]
     trained = [data.image for data in mix(sources, rooms.labels).pairs if data.split == "train" and data.source == 1]
     assert trained == [pairs[0].image, pairs[3].image]
+    dls = training_dataloaders(mix(sources, rooms.labels), 32, 4, cache=False, rare_sampling=0.5)
+    assert {item.split for item in dls.train_ds.items} == {"train"}
+    assert len(dls.train.sample_weights) == len(dls.train_ds)
     judged = tuple(replace(pair, split="test") for pair in photos.pairs)
     sources[1] = replace(sources[1], data=replace(photos, pairs=judged))
     with pytest.raises(SegError, match="only pairs to judge"):
