@@ -22,7 +22,7 @@ from stock import LR, stock_learner
 
 from nbs_lib.datasets import SegData, channel_stats, split_pairs
 from nbs_lib.layouts import find_pairs
-from nbs_lib.learner import discriminative_rates, epochs_in, seg_metrics
+from nbs_lib.learner import epochs_in, seg_metrics
 from nbs_lib.tools.night import RECIPE, every_learner
 from nbs_lib.train import Step, TrainSettings, progressive_resizing, set_seed
 
@@ -80,7 +80,7 @@ def watch_stock(data: SegData, size: int, minutes: float, arch: str) -> list[Mom
     epochs = epochs_in(learn, minutes)  # before the watch starts
     watch = Watch(size, minutes)
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(epochs, discriminative_rates(LR), cbs=watch)
+        learn.fit_one_cycle(epochs, LR, cbs=watch)
     return watch.moments
 
 

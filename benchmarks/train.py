@@ -2,8 +2,7 @@
 
     python benchmarks/train.py [DATA] [SIZE]
 
-Stock is fastai as its tutorials write it: a DataBlock that decodes every file each epoch, `aug_transforms`,
-`unet_learner`, Adam, float32. The others are `seg_learner`. What is timed is batches as `fit` runs them, with
+Stock is fastai as its tutorials have it (see stock.py). The others are `seg_learner`. What is timed is batches as `fit` runs them, with
 everything in them; runs take turns, and the median of the rounds counts.
 """
 import statistics
@@ -13,14 +12,11 @@ from collections.abc import Callable
 
 import torch
 from fastai.callback.core import Callback, CancelTrainException, CancelValidException
-from fastai.data.block import DataBlock, TransformBlock
-from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
-from fastai.vision.all import Resize, aug_transforms, resnet34, unet_learner
+from stock import stock_learner
 
 from nbs_lib.callbacks import GradientClip, TerminateOnNaN
-from nbs_lib.dataloaders import OpenImage, OpenMask, seg_dataloaders
+from nbs_lib.dataloaders import seg_dataloaders
 from nbs_lib.datasets import SegData
 from nbs_lib.layouts import find_pairs
 from nbs_lib.learner import seg_learner
@@ -29,17 +25,6 @@ DATA, SIZE = "Assets/Data~", 64
 BATCHES, BATCH_SIZE, ROUNDS = 5, 32, 3
 STATS = [0.5] * 3, [0.25] * 3
 STOCK = "stock fastai, float32"
-
-
-def stock_learner(data: SegData, size: int) -> Learner:
-    "fastai as its tutorials write it."
-    images = TransformBlock(OpenImage(), batch_tfms=IntToFloatTensor())
-    masks = TransformBlock(OpenMask(data.labels), batch_tfms=IntToFloatTensor())
-    block = DataBlock((images, masks), splitter=IndexSplitter([0]), item_tfms=Resize((size, size), method="squish"),
-                      batch_tfms=[*aug_transforms(), Normalize.from_stats(*STATS)])
-    dls = block.dataloaders(data.pairs, bs=BATCH_SIZE, num_workers=0)
-    loss = CrossEntropyLossFlat(axis=1, ignore_index=255)
-    return unet_learner(dls, resnet34, n_out=data.labels.n_classes, pretrained=False, loss_func=loss)
 
 
 def our_learner(data: SegData, size: int, **settings) -> Learner:
@@ -83,7 +68,7 @@ def one_round(learn: Learner) -> tuple[float, float]:
 def learners(data: SegData, size: int) -> dict[str, Learner]:
     "What is compared."
     ways: dict[str, Callable[[], Learner]] = {
-        STOCK: lambda: stock_learner(data, size),
+        STOCK: lambda: stock_learner(data, size, STATS, BATCH_SIZE),
         "ours, float32": lambda: our_learner(data, size, bf16=False),
         "ours (default)": lambda: our_learner(data, size),
     }
