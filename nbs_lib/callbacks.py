@@ -6,7 +6,8 @@
 __all__ = ['LOOK_EVERY', 'CLASS_COLUMNS', 'TRACKERS', 'Autocast', 'ChannelsLast', 'PlainTensors', 'history', 'is_training_epoch',
            'ValidateEvery', 'GradientClip', 'TerminateOnNaN', 'unwrapped', 'EMA', 'dice_history', 'is_best_epoch',
            'training_state', 'Checkpoint', 'load_checkpoint', 'Resume', 'EarlyStopping', 'DistributedTraining',
-           'Progress', 'TensorBoardTracker', 'wandb_mode', 'WandbTracker', 'write_csv', 'new_trackers', 'Track']
+           'Progress', 'TensorBoardTracker', 'wandb_mode', 'WandbTracker', 'write_csv', 'check_tracker_names',
+           'new_trackers', 'Track']
 
 # %% ../nbs/12_callbacks.ipynb #7a8e7cae
 import csv
@@ -658,11 +659,13 @@ def write_csv(
         writer.writerows(rows)
 
 # %% ../nbs/12_callbacks.ipynb #8cf7ce59
-def _check_tracker_names(words):
+def check_tracker_names(
+    names, # Names of `TRACKERS`, separated by spaces
+):
     "`SegError` for a name that is not in `TRACKERS`."
-    for word in words:
-        if word not in TRACKERS:
-            raise SegError(f"nothing is called {word!r} to track with; take {', '.join(TRACKERS)}")
+    for name in names.split():
+        if name not in TRACKERS:
+            raise SegError(f"nothing is called {name!r} to track with; take {', '.join(TRACKERS)}")
 
 # %% ../nbs/12_callbacks.ipynb #3c20794c
 def new_trackers(
@@ -672,10 +675,9 @@ def new_trackers(
     parameters, # {name: value}
 ):
     "The trackers of these names; `SegError` for one that is unknown or not installed."
-    words = names.split()
-    _check_tracker_names(words)
+    check_tracker_names(names)
     try:
-        return [TRACKERS[word](folder, name, parameters) for word in words]
+        return [TRACKERS[word](folder, name, parameters) for word in names.split()]
     except ImportError as error:
         raise SegError(f"{error.name} is not installed; pip install \".[track]\"") from None
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TRAIN_FIRST', 'RECIPE_WORDS', 'MAY_DIFFER', 'model_files', 'sha256', 'model_description', 'photos_seen',
-           'write_model', 'save_model', 'load_weights', 'load_model', 'load_pretrained', 'head_tensors', 'same_rows',
-           'load_with_new_head', 'data_recipe', 'recipe_differences', 'as_plain_data', 'random_states',
-           'set_random_states']
+           'began_pretrained', 'origin_of', 'write_model', 'save_model', 'load_weights', 'load_model',
+           'load_pretrained', 'head_tensors', 'same_rows', 'load_with_new_head', 'data_recipe', 'recipe_differences',
+           'as_plain_data', 'random_states', 'set_random_states']
 
 # %% ../nbs/11_checkpoint.ipynb #273a94a2
 import hashlib
@@ -73,7 +73,7 @@ def model_description(
     learn, # A learner from `seg_learner`
 ):
     "What the weights of a learner are, as plain data: architecture, size, label table, statistics, split, versions."
-    dls, photos = learn.dls, getattr(learn, "unlabelled_photos", 0)
+    dls = learn.dls
     description = dict(
         format=1,
         arch=learn.arch,
@@ -83,7 +83,7 @@ def model_description(
         split=dls.split,
         versions=_versions(),
     )
-    return description | dict(unlabelled_photos=photos) if photos else description
+    return description | getattr(learn, "origin", {})
 
 # %% ../nbs/11_checkpoint.ipynb #b54b1021
 def photos_seen(
@@ -93,6 +93,25 @@ def photos_seen(
 
     Of several trainings one after the other it is the largest number."""
     return max(meta.get("unlabelled_photos", 0), meta.get("adapted_to", 0))
+
+# %% ../nbs/11_checkpoint.ipynb #7be1c40f
+def began_pretrained(
+    meta, # The JSON of a saved model
+):
+    "Did the model, or one that it began from, start from published weights of an encoder?"
+    recipe = meta.get("recipe") or {}
+    return bool(meta.get("pretrained") or recipe.get("pretrained") or recipe.get("encoder_weights"))
+
+# %% ../nbs/11_checkpoint.ipynb #f20c95d8
+def origin_of(
+    metas, # The JSON of each saved model that another one is made from
+):
+    "What the other one must not forget, as part of its JSON: photos that were seen, published weights at the start."
+    photos = max(photos_seen(meta) for meta in metas)
+    origin = dict(unlabelled_photos=photos) if photos else {}
+    if any(began_pretrained(meta) for meta in metas):
+        origin["pretrained"] = True
+    return origin
 
 # %% ../nbs/11_checkpoint.ipynb #c2830da4
 def _cpu_state(model):
@@ -205,7 +224,7 @@ def load_pretrained(
     _check_same_arch(path, meta, learn)
     _check_same_labels(path, meta, learn.dls.labels)
     _put_weights(learn.model, state, path, learn.arch)
-    learn.unlabelled_photos = photos_seen(meta)
+    learn.origin = origin_of([meta])
     return meta
 
 # %% ../nbs/11_checkpoint.ipynb #04bb6817
@@ -276,7 +295,7 @@ def load_with_new_head(
     rows = same_rows(old, new, targets)
     head = head_tensors(learn.model, learn.arch, len(new), learn.dls.size)
     _put_weights(learn.model, _with_rows(state, learn.model.state_dict(), head, rows), path, learn.arch)
-    learn.unlabelled_photos = photos_seen(meta)
+    learn.origin = origin_of([meta])
     print(_rows_sentence(rows, new, path))
     return meta
 

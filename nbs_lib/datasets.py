@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Pair', 'Unpaired', 'SegData', 'read_pair', 'image_files', 'Joined', 'join_pairs', 'unpaired_sentence', 'check_paired',
            'pair_names', 'find_names', 'split_rule', 'text_lines', 'read_names', 'only_for_judging', 'split_pairs',
-           'names_hash', 'split_record', 'held_out', 'same_pairs', 'channel_stats']
+           'names_hash', 'split_record', 'held_out', 'same_pairs', 'spread_evenly', 'channel_stats']
 
 # %% ../nbs/03_datasets.ipynb #ef15adaa
 import hashlib
@@ -501,10 +501,13 @@ def _channel_sums(path, size):
     return pixels.sum(0), (pixels*pixels).sum(0)
 
 # %% ../nbs/03_datasets.ipynb #a11f36ba
-def _evenly_spread(items, most):
-    "At most so many of the items, evenly spread."
-    step = -(-len(items)//most)
-    return items[::step]
+def spread_evenly(
+    items, # List
+    n,     # How many
+):
+    "At most `n` of them, evenly spread, from the first to the last."
+    places = np.linspace(0, len(items) - 1, min(n, len(items))).astype(int)
+    return [items[place] for place in places]
 
 # %% ../nbs/03_datasets.ipynb #c9c8c637
 def _mean_and_deviation(total, squares, n):
@@ -529,6 +532,6 @@ def channel_stats(
     paths = list(paths)
     if not paths:
         raise SegError("no images to measure the statistics of; the training part is empty")
-    paths = _evenly_spread(paths, most)
+    paths = spread_evenly(paths, most)
     total, squares = _sum_channels(paths, size)
     return _mean_and_deviation(total, squares, len(paths)*size*size)

@@ -8,8 +8,8 @@ __all__ = ['OPSET', 'PARITY', 'AGREEMENT', 'DICE_LOSS', 'ImageToMask', 'quiet', 
            'compare_with_torch', 'net_batch', 'parity', 'embedded_metadata', 'set_metadata', 'versions', 'provenance',
            'make_manifest', 'save_proto', 'write_onnx', 'check_parity', 'milliseconds', 'median_ms',
            'CalibrationImages', 'spared_convolutions', 'quantization_options', 'quantized', 'quantize',
-           'check_same_labels', 'predict_both', 'open_both', 'compare_models', 'is_good_enough', 'spread_evenly',
-           'remove_int8', 'try_int8', 'write_int8', 'int8_manifest', 'keep_int8', 'model_name_of', 'export_onnx',
+           'check_same_labels', 'predict_both', 'open_both', 'compare_models', 'is_good_enough', 'remove_int8',
+           'remove_stale_int8', 'try_int8', 'write_int8', 'int8_manifest', 'keep_int8', 'model_name_of', 'export_onnx',
            'held_out_in_training', 'export_int8', 'export_sentence', 'int8_sentence', 'seg_export']
 
 # %% ../nbs/16_export.ipynb #a46b620c
@@ -34,6 +34,7 @@ from torch import nn
 from .checkpoint import load_model, sha256
 from .core import SegError, atomic_path, read_json, seg_command, write_json
 from .dataloaders import check_size
+from .datasets import spread_evenly
 from .layouts import find_pairs
 from .metrics import confusion_matrix, scores
 from nbs_lib.predict import (
@@ -463,14 +464,6 @@ def is_good_enough(
     loss = found['dice'][0] - found['dice'][1]
     return found['agreement'] >= AGREEMENT and loss <= DICE_LOSS
 
-def spread_evenly(
-    indices, # List
-    n,       # How many
-):
-    "At most `n` of them, evenly spread."
-    places = np.linspace(0, len(indices) - 1, min(n, len(indices))).astype(int)
-    return [indices[i] for i in places]
-
 # %% ../nbs/16_export.ipynb #03ba3a04
 def remove_int8(
     path, # The 8-bit file
@@ -478,6 +471,18 @@ def remove_int8(
     "Delete an older 8-bit file and its manifest, which no longer belong to the 32-bit file."
     for old in (manifest_path(path), path):
         old.unlink(missing_ok=True)
+
+# %% ../nbs/16_export.ipynb #d1c6a85b
+def remove_stale_int8(
+    path, # The 32-bit file
+):
+    "Delete the 8-bit file beside it and its manifest, unless it was made from this very file."
+    int8 = path.with_suffix('.int8.onnx')
+    if manifest_path(int8).exists():
+        manifest = read_json(manifest_path(int8), 'delete it')
+        if manifest.get('fp32_sha256') == sha256(path):
+            return
+    remove_int8(int8)
 
 # %% ../nbs/16_export.ipynb #2dc4b285
 def try_int8(
@@ -551,10 +556,11 @@ def export_onnx(
     weights,  # NAME.safetensors, with its NAME.json beside it
     out=None, # Folder for NAME.onnx and NAME.manifest.json; None: beside the weights
 ):
-    "Export a saved model; returns the path of the ONNX file."
+    "Export a saved model; returns the path of the ONNX file. An 8-bit file of another model is deleted."
     folder = Path(out or Path(weights).parent)
     path = folder/f'{model_name_of(weights)}.onnx'
     write_onnx(*load_model(weights), path)
+    remove_stale_int8(path)
     return path
 
 # %% ../nbs/16_export.ipynb #6266d86a

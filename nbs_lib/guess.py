@@ -7,7 +7,7 @@ __all__ = ['Stored', 'stored_values', 'MaskReading', 'guess_table']
 
 # %% ../nbs/03a_guess.ipynb #45661876
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -239,6 +239,13 @@ def _guess_from_colors(values, names, decoder, folder):
         raise _too_many_colors(values, channels, folder)
     return _color_reading(values, names)
 
+# %% ../nbs/03a_guess.ipynb #a4e97d30
+def _unused_names(names, labels):
+    "What to say of names that do not fit the labels; empty where they do, or where there are none."
+    if not names or tuple(names) == labels.codes:
+        return ""
+    return f"; the {len(names)} names given do not fit these {labels.n_classes} labels, and are not used"
+
 # %% ../nbs/03a_guess.ipynb #c5d5d722
 def guess_table(
     masks,          # Mask files
@@ -249,5 +256,7 @@ def guess_table(
     stored = _merge_stored(_read_stored(masks))
     values, folder = sorted(stored.values), masks[0].parent
     if stored.kind == "color":
-        return _guess_from_colors(values, names, decoder, folder)
-    return _reading_of_numbers(values, names, "value", folder, "masks hold")
+        reading = _guess_from_colors(values, names, decoder, folder)
+    else:
+        reading = _reading_of_numbers(values, names, "value", folder, "masks hold")
+    return replace(reading, note=reading.note + _unused_names(names, reading.labels))

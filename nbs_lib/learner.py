@@ -6,8 +6,8 @@
 __all__ = ['CHECKPOINT_MINUTES', 'SharedScore', 'seg_metrics', 'MeanLoss', 'SmoothLoss', 'bf16_gain', 'adamw', 'fast_callbacks',
            'seg_ready', 'seg_learner', 'flip_tta', 'valid_batches', 'valid_matrix', 'worst_results', 'activation_bytes',
            'free_memory', 'largest_batch', 'peak_memory', 'reset_peak_memory', 'is_out_of_memory', 'release_step',
-           'memory_advice', 'BatchTimer', 'unchanged', 'epoch_seconds', 'epochs_in', 'discriminative_rates',
-           'checkpointing', 'fit']
+           'memory_advice', 'within_memory', 'BatchTimer', 'unchanged', 'epoch_seconds', 'epochs_in',
+           'discriminative_rates', 'checkpointing', 'fit']
 
 # %% ../nbs/13_learner.ipynb #273a94a2
 import gc
@@ -325,10 +325,11 @@ def _wrong_pixels(predicted, target):
 
 # %% ../nbs/13_learner.ipynb #8d56bb3e
 def _with_dice(batch, n_classes):
-    "(dice, image, predicted mask, target mask) of each image of a batch from `valid_batches`."
+    "(dice, image, predicted mask, target mask) of each image of a batch from `valid_batches` that has labelled pixels."
     for image, predicted, target in zip(*batch):
         dice = scores(confusion_matrix(predicted, target, n_classes))["dice"]
-        yield dice, image, predicted, target
+        if not np.isnan(dice):
+            yield dice, image, predicted, target
 
 # %% ../nbs/13_learner.ipynb #93011b17
 def _lowest_dice(learn, n):
@@ -491,14 +492,47 @@ def release_step(
         torch.cuda.empty_cache()
 
 # %% ../nbs/13_learner.ipynb #f4c21616
+def _fitting_batch(learn):
+    "Images a batch that should fit, at most half of those that did not; just half where even measuring takes too much."
+    half = learn.dls.train.bs//2
+    try:
+        return min(largest_batch(learn), half)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return half
+
+# %% ../nbs/13_learner.ipynb #0be7d2f9
 def memory_advice(
     learn, # A learner whose training ran out of memory, after `release_step`
 ):
     "What to say: the batch that was too large, and one that should fit."
     bs, size = learn.dls.train.bs, "×".join(map(str, learn.dls.size))
-    fitting = min(largest_batch(learn), bs//2)
-    return (f"{bs} images a batch of {size} px do not fit into the memory; {fitting} should: go on with that as batch "
-            "size, with resume what is finished counts")
+    if bs == 1:
+        return f"not even one image of {size} px fits into the memory; train at a smaller size, or a smaller network"
+    return (f"{bs} images a batch of {size} px do not fit into the memory; {_fitting_batch(learn)} should: go on with "
+            "that as batch size, with resume what is finished counts")
+
+# %% ../nbs/13_learner.ipynb #64c19ea0
+def _memory_sufficed(train):
+    "Call it; False where the memory ran out. The exception, which holds the tensors of the step, is gone by then."
+    try:
+        train()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+# %% ../nbs/13_learner.ipynb #d3f80b57
+def within_memory(
+    learn, # A learner
+    train, # What trains it, called without arguments
+):
+    "Call `train`; where the memory runs out, let go of it, and raise a `SegError` that names a batch that should fit."
+    if not _memory_sufficed(train):
+        release_step(learn)
+        raise SegError(memory_advice(learn))
 
 # %% ../nbs/13_learner.ipynb #3dfa996f
 class BatchTimer(Callback):
@@ -561,7 +595,7 @@ def epoch_seconds(
     "(seconds of a training step, seconds of an epoch with its share of the validations), measured."
     timer = BatchTimer()
     with unchanged(learn), learn.no_bar(), learn.no_logging():
-        learn.fit(1, 1e-6, cbs=[*cbs, timer])
+        within_memory(learn, partial(learn.fit, 1, 1e-6, cbs=[*cbs, timer]))
     step = timer.seconds(True)
     epoch = step*len(learn.dls.train)
     if valid_every:
@@ -642,16 +676,11 @@ def checkpointing(
 
 # %% ../nbs/13_learner.ipynb #55fc3816
 def _one_cycle(learn, epochs, lr, cbs, start, schedule):
-    "Train; did the memory suffice? fastai's preface is taken off a `SegError`."
+    "Train; fastai's preface is taken off a `SegError`."
     try:
         learn.fit_one_cycle(epochs, lr, cbs=cbs, start_epoch=start, **schedule)
     except SegError as error:
         raise SegError(str(error).rpartition("\n\t")[2]) from None
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    return True
 
 # %% ../nbs/13_learner.ipynb #125de3ff
 def _show_progress(learn):
@@ -679,7 +708,5 @@ def fit(
         keep, start = checkpointing(learn, checkpoint, recipe, resume, best, minutes)
         cbs += keep
     _show_progress(learn)
-    if not _one_cycle(learn, epochs, lr, cbs, start, schedule):
-        release_step(learn)
-        raise SegError(memory_advice(learn))
+    within_memory(learn, partial(_one_cycle, learn, epochs, lr, cbs, start, schedule))
     return learn

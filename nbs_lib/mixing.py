@@ -130,10 +130,10 @@ def _mixed_pairs(data, number, splits):
 # %% ../nbs/11a_mixing.ipynb #8f166b30
 def _check_not_held_out(pairs):
     "`SegError` where an image is trained on in one data set and held out in another."
-    held_out = {pair.image.resolve() for pair in pairs if pair.split == "valid"}
+    held_out = {pair.image.resolve() for pair in pairs if pair.split != "train"}
     both = [pair.image for pair in pairs if pair.split == "train" and pair.image.resolve() in held_out]
     if both:
-        raise SegError(f"{both[0]} is held out in the first data set, and to be trained on in another one "
+        raise SegError(f"{both[0]} is held out in one data set, and to be trained on in another one "
                        f"({len(both)} images in all); give data sets that share no images")
 
 # %% ../nbs/11a_mixing.ipynb #10d58d5a

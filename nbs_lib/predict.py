@@ -745,6 +745,13 @@ def check_values(
         raise SegError(f"answers value {mask.max()} and has {n_classes} labels, 0 to {n_classes - 1}")
 
 # %% ../nbs/15_predict.ipynb #7ca8b13f
+def _array_image(array):
+    "Pillow image of an array; `SegError` unless it holds bytes."
+    if array.dtype != np.uint8:
+        raise SegError(f"a photo as array of {array.dtype} cannot be read; give uint8, with values from 0 to 255")
+    return Image.fromarray(array)
+
+# %% ../nbs/15_predict.ipynb #4ed92c0b
 def as_image(
     photo, # Path, Pillow image, or uint8 array (height, width, 3)
 ):
@@ -752,7 +759,7 @@ def as_image(
     if isinstance(photo, (str, Path)):
         return read_image(photo)
     if not isinstance(photo, Image.Image):
-        photo = Image.fromarray(np.asarray(photo, np.uint8))
+        photo = _array_image(np.asarray(photo))
     if photo.mode == 'RGB':
         return photo
     return photo.convert('RGB')

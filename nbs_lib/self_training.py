@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .augment import color_jitter
 from .callbacks import unwrapped
+from .checkpoint import origin_of
 from .dataloaders import check_size, denormalize, normalize
 from .datasets import image_files
 from .labels import IGNORE
@@ -257,7 +258,7 @@ class SelfTraining(Callback):
             raise SegError("self-training needs a teacher: averaged weights, from the callback `EMA`")
         self.photo_loss = PixelWeightedLoss(class_weights_of(self.learn.loss_func))
         self.qualities = []
-        self.learn.unlabelled_photos = max(len(self.photos), getattr(self.learn, "unlabelled_photos", 0))
+        self.learn.origin = origin_of([getattr(self.learn, "origin", {}), dict(unlabelled_photos=len(self.photos))])
 
     def before_batch(self):
         "Let as many mixed images follow the rooms of the batch."

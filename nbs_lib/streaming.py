@@ -33,7 +33,7 @@ from nbs_lib.dataloaders import (
     seg_dataloaders,
     sized_augmentation,
 )
-from .datasets import channel_stats, names_hash, split_pairs, split_record, split_rule
+from .datasets import channel_stats, names_hash, split_pairs, split_record, split_rule, spread_evenly
 from .shards import IMAGE, ShardData, file_in, shard_counts, smallest_share, window_order
 
 # %% ../nbs/07a_streaming.ipynb #63341dc9
@@ -170,7 +170,7 @@ def stream_stats(
     indices, # Of the training images
 ):
     "Mean and standard deviation of each channel, as from `channel_stats`, over images spread over the set."
-    chosen = indices[::-(-len(indices)//STATS_IMAGES)]
+    chosen = spread_evenly(indices, STATS_IMAGES)
     contents = data.read_bytes(chosen)
     return channel_stats([file_in(contents[i], IMAGE, data.place_of(i)) for i in chosen])
 

@@ -556,7 +556,7 @@ def test_nothing_held_out_is_left(tmp_path):
 
 def test_eight_bits_are_calibrated_on_images_of_the_whole_training():
     "The first ones may all be of one room."
-    from nbs_lib.export import spread_evenly
+    from nbs_lib.datasets import spread_evenly
     assert spread_evenly(list(range(100, 200)), 5) == [100, 124, 149, 174, 199]
 
 

@@ -74,13 +74,14 @@ def photo_batch(
 def photo_batches(
     paths, # Photos, at least 2
     meta,  # JSON of the saved model
-    bs=16, # Photos in memory at a time
+    bs=16, # Photos in memory at a time, or a few more
 ):
-    "Iterator of `photo_batch`es of one size, as all count alike; what does not fill the last one is left out."
-    bs = min(bs, len(paths))
-    for start in range(0, len(paths) - bs + 1, bs):
-        yield photo_batch(paths[start:start + bs], meta)
-        show_progress(start + bs, len(paths), "photos", bs)
+    "Iterator of `photo_batch`es of nearly the same size, as all count alike; every photo is in one of them."
+    done = 0
+    for batch in np.array_split(paths, max(1, len(paths)//bs)):
+        yield photo_batch(batch, meta)
+        done += len(batch)
+        show_progress(done, len(paths), "photos", bs)
 
 # %% ../../nbs/tools/12_adapt.ipynb #241dfda3
 def _adapted_path(weights, out):

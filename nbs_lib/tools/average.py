@@ -6,22 +6,25 @@
 __all__ = ['check_same_kind', 'average_states', 'read_shares', 'average_description', 'seg_average']
 
 # %% ../../nbs/tools/13_average.ipynb #6af74cb2
+import math
+
 from ..core import SegError, seg_command  # before torch, see core
 
 # isort: split
-from ..checkpoint import load_model, model_files, photos_seen, write_model
+from ..checkpoint import load_model, model_files, origin_of, write_model
 
 # %% ../../nbs/tools/13_average.ipynb #91810396
 def check_same_kind(
     descriptions, # JSON of each saved model
     paths,        # Their files, for the error
 ):
-    "`SegError` unless all models have the same architecture and labels."
+    "`SegError` unless all models have the same architecture, labels and statistics of the images (`stats`)."
     first = descriptions[0]
     for meta, path in zip(descriptions, paths, strict=True):
-        for what in ('arch', 'labels'):
+        for what in ('arch', 'labels', 'stats'):
             if meta[what] != first[what]:
-                raise SegError(f"{path} and {paths[0]} differ in their {what}; average models of one kind only")
+                raise SegError(f"{path} and {paths[0]} differ in their {what}; average models that began with the same "
+                               "weights")
 
 # %% ../../nbs/tools/13_average.ipynb #eb1f7654
 def average_states(
@@ -45,7 +48,7 @@ def read_shares(
         numbers = [float(word) for word in text.split()] or [1.0]*n
     except ValueError:
         raise SegError(f"the shares {text!r} are not readable; give a number for each model, like '1 3'") from None
-    if len(numbers) != n or min(numbers) < 0 or not sum(numbers):
+    if len(numbers) != n or not all(0 <= number < math.inf for number in numbers) or not sum(numbers):
         raise SegError(f"the shares {text!r} do not fit {n} models; give a number for each, like '1 3'")
     return [number/sum(numbers) for number in numbers]
 
@@ -54,11 +57,13 @@ def average_description(
     descriptions, # JSON of each saved model
     shares,       # How much each counts
 ):
-    "JSON of the average: the last one's, without its scores, with what it was made of and how many photos were seen."
-    kept = {name: value for name, value in descriptions[-1].items() if name not in ('scores', 'classes')}
+    "JSON of the average: the last one's, without scores, with what it was made of; `split` only where it is the same."
+    left_out = {'scores', 'classes'}
+    if any(meta.get('split') != descriptions[-1].get('split') for meta in descriptions):
+        left_out.add('split')  # what one held out, another has learnt
+    kept = {name: value for name, value in descriptions[-1].items() if name not in left_out}
     origin = [dict(sha256=meta['sha256'], share=share) for meta, share in zip(descriptions, shares, strict=True)]
-    photos = max(photos_seen(meta) for meta in descriptions)
-    return kept | dict(average_of=origin) | (dict(unlabelled_photos=photos) if photos else {})
+    return kept | dict(average_of=origin) | origin_of(descriptions)
 
 # %% ../../nbs/tools/13_average.ipynb #a6a7699e
 @seg_command
@@ -68,6 +73,8 @@ def seg_average(
     shares: str = '',  # How much each counts, such as '1 3'; empty: all alike
 ):
     "Average the weights of trained models into one model, then export it as any other."
+    if len(models) < 2:
+        raise SegError('one model has no average; name two or more')
     shares = read_shares(shares, len(models))
     loaded = [load_model(path) for path in models]
     descriptions = [meta for _, meta in loaded]

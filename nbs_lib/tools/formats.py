@@ -138,9 +138,9 @@ def import_dataset(
     labels, values = _table(_category_names(dm, source))
     items = [item for item in source if item.annotations]
     names = unique_names([(item.id, item.subset) for item in items])
-    for item, name in zip(items, names):
+    write_labels(labels, Path(out)/'labels.csv')  # first: pairs without a table would pass for rooms
+    for item, name in zip(items, names, strict=True):
         _import_item(item, name, values, labels, out)
-    write_labels(labels, Path(out)/'labels.csv')
     return find_pairs(out)
 
 # %% ../../nbs/tools/03_formats.ipynb #4ee5d4ea

@@ -707,8 +707,11 @@ def starter_network(
     settings, # A `NightSettings`
     hours,    # For both sizes
 ):
-    "The `Network` of the starter model: short at half its size, long at 256 px (or at the largest size, if smaller)."
-    sizes = [size for size in room_sizes(settings) if size <= 256][-2:]
+    """The `Network` of the starter model: short at half its size, long at 256 px.
+
+    Without 256 px it ends at the largest size below, and without any of those, at the smallest there is."""
+    sizes = room_sizes(settings)
+    sizes = [size for size in sizes if size <= 256][-2:] or sizes[:1]
     steps = size_steps(sizes, hours, settings.epochs)
     return Network(name="starter", arch=STARTER_ARCH, steps=steps, images=128)
 

@@ -127,11 +127,16 @@ class _Announcer:
     def __init__(self, notebook, name, progress):
         self.name, self.progress = name, progress
         self.start = time.perf_counter()
-        self.code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == 'code']
+        self.code = [i for i, cell in enumerate(notebook.cells) if self.is_run(cell)]
+
+    @staticmethod
+    def is_run(cell):
+        "Is it a cell of code that is not empty?"
+        return cell.cell_type == 'code' and bool(cell.source.strip())
 
     def __call__(self, cell, cell_index):
         "Say how far the notebook is; nothing of a cell without code."
-        if cell.cell_type != 'code':
+        if not self.is_run(cell):
             return
         at = f"{self.code.index(cell_index) + 1}/{len(self.code)}"
         seconds = time.perf_counter() - self.start

@@ -27,14 +27,14 @@ from ..core import SegError, atomic_path, read_json, seg_command, usable_threads
 # isort: split
 import numpy as np
 
-from ..checkpoint import load_model, model_files, photos_seen, sha256
+from ..checkpoint import began_pretrained, load_model, model_files, photos_seen, sha256
+from ..datasets import spread_evenly
 from ..evaluate import evaluate, plain_scoring, summarize
 from nbs_lib.export import (
     int8_manifest,
     int8_sentence,
     is_good_enough,
     median_ms,
-    spread_evenly,
     try_int8,
     write_onnx,
 )
@@ -137,8 +137,7 @@ def check_free(
     meta, # The JSON of a saved model
 ):
     "`SegError` where the weights a model started from, or photos that it has seen, may not be free for every use."
-    recipe = meta.get("recipe") or {}
-    if recipe.get("pretrained") or recipe.get("encoder_weights"):
+    if began_pretrained(meta):
         raise SegError("the model started from pretrained weights, whose license is not known; train it from scratch")
     if photos_seen(meta):
         raise SegError(f"the model has learnt from {photos_seen(meta)} unlabelled photos, whose license is not known, "
@@ -508,7 +507,7 @@ non-commercial license were used on the way: the network starts from random numb
 (Apache-2.0) or torchvision's (BSD), its decoder's is segmentation_models_pytorch's (MIT), and SegFormer's encoders
 (`mit_b`) have no part in it. The rooms, their furniture and their textures are drawn by the code of this repository.
 
-`seg_starter` makes this model again from nothing.
+docs/starter-model.md has the commands that made this model; `seg_starter` trains one like it from scratch.
 """
 
 def model_card(
@@ -526,8 +525,8 @@ def place_files(
     folder, # Where the finished files are
     out,    # Where they go
 ):
-    "Move model, manifest and card, each whole."
-    names = (STARTER.name, manifest_path(STARTER).name, CARD)
+    "Move model, card and manifest, each whole; the manifest comes last, since with it all counts as done."
+    names = (STARTER.name, CARD, manifest_path(STARTER).name)
     manifest_path(out/STARTER.name).unlink(missing_ok=True)
     for name in names:
         with atomic_path(out/name) as temporary:
