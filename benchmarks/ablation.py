@@ -4,8 +4,9 @@
 
 A lever is one change. The first ones add up, from cross-entropy alone to the recipe; each of the others changes one
 thing of the recipe; the first row is fastai as its tutorials write it. BUDGET is the same for all: minutes, like 3m,
-or images, like 30000. All runs share data and split. Each run adds a row to OUT/ablation.csv, and rows that are there
-are not run again. Seeds are the outer loop, so that a machine that grows slower does so for all levers.
+or images, like 30000, which each epoch rounds down to whole batches. All runs share data and split. Each run adds a
+row to OUT/ablation.csv, and rows that are there are not run again; other data needs another OUT. Seeds are the outer
+loop, so that a machine that grows slower does so for all levers.
 """
 import math
 import statistics
@@ -16,6 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from common import identity, keep_settings, spread
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
 from rows import read_rows
 from stock import LR, stock_learner
 
@@ -28,6 +32,7 @@ from nbs_lib.tools.night import RECIPE, trained_figures
 from nbs_lib.train import Step, TrainSettings, progressive_resizing, set_seed, train_model
 
 STOCK, HALF_FIRST = "stock fastai, resnet34", "half the size first"
+QUARTERS = 4  # of the budget; `HALF_FIRST` spends the first of them at half the size
 PLAIN = RECIPE | dict(arch="unet:tu-resnet10t", loss="cross_entropy", weight_classes=0.0, ema_decay=0.0, bs=32)
 ADDED = {  # each keeps the ones before
     "cross-entropy, batch 32": {},
@@ -66,14 +71,17 @@ class Plan:
         return f"{self.size} px, {budget}, {len(self.data)} pairs"
 
     @property
-    def epochs(self) -> int:
-        "That see the images; 1 where minutes are given, which say how many."
-        return max(1, math.ceil(self.images / self.training_images))
-
-    @property
     def training_images(self) -> int:
         "How many there are."
         return len(split_pairs(self.data)[0])
+
+    def epochs(self, parts: int = 1) -> int:
+        "How many epochs see the images, where they are to fall into so many equal parts."
+        return parts * max(1, math.ceil(self.images / (parts * self.training_images)))
+
+    def epoch_size(self, epochs: int) -> int:
+        "The images of each of so many epochs, at least 1."
+        return max(1, self.images // epochs)
 
 
 @dataclass(frozen=True)
@@ -105,37 +113,59 @@ def levers() -> dict[str, dict]:
     return found
 
 
+def limit_epoch(loader: DataLoader, images: int) -> None:
+    "Let each epoch of a loader of fastai show so many images, drawn anew from all."
+    everything = range(loader.n)
+    loader.shuffle_fn = lambda idxs: loader.rng.sample(everything, len(idxs))
+    loader.n = images
+    loader.bs = min(loader.bs, images)
+
+
+def stock_epochs(plan: Plan, learn: Learner) -> int:
+    "How many epochs stock fastai trains; for a budget in images their length is set, too."
+    if plan.minutes:
+        return epochs_in(learn, plan.minutes)
+    epochs = plan.epochs()
+    limit_epoch(learn.dls.train, plan.epoch_size(epochs))
+    return epochs
+
+
 def train_stock(plan: Plan, seed: int) -> dict[str, float]:
     "Scores of stock fastai."
     set_seed(seed)
     train, _ = split_pairs(plan.data)
     stats = channel_stats([plan.data.pairs[i].image for i in train])
     learn = stock_learner(plan.data, plan.size, stats)
-    epochs = epochs_in(learn, plan.minutes) if plan.minutes else plan.epochs
+    epochs = stock_epochs(plan, learn)
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(epochs, discriminative_rates(LR))
     return scores(valid_matrix(learn))
 
 
-def length(plan: Plan) -> dict:
-    "The settings that say how long to train."
+def length(plan: Plan, parts: int = 1) -> dict:
+    "The settings that say how long to train, in so many equal parts."
     if plan.minutes:
         return dict(minutes=plan.minutes)
-    return dict(epochs=plan.epochs, epoch_size=plan.images // plan.epochs)
+    epochs = plan.epochs(parts)
+    return dict(epochs=epochs, epoch_size=plan.epoch_size(epochs))
 
 
 def half_first(plan: Plan) -> list[Step]:
-    "A quarter of the time, or one of the epochs, at half the size."
+    "A quarter of the budget at half the size, the rest at the whole size."
     half = plan.size // 2
     if plan.minutes:
-        return [Step(half, minutes=plan.minutes / 4), Step(plan.size, minutes=plan.minutes * 3 / 4)]
-    return [Step(half, 1), Step(plan.size, max(1, plan.epochs - 1))]
+        quarter = plan.minutes / QUARTERS
+        return [Step(half, minutes=quarter), Step(plan.size, minutes=plan.minutes - quarter)]
+    epochs = plan.epochs(QUARTERS)
+    quarter = epochs // QUARTERS
+    return [Step(half, quarter), Step(plan.size, epochs - quarter)]
 
 
 def train_ours(plan: Plan, lever: str, seed: int) -> dict[str, float]:
     "Scores of a training with a lever's settings."
+    parts = QUARTERS if lever == HALF_FIRST else 1
     with tempfile.TemporaryDirectory() as out:
-        settings = TrainSettings(size=str(plan.size), out=out, seed=seed, **length(plan), **levers()[lever])
+        settings = TrainSettings(size=str(plan.size), out=out, seed=seed, **length(plan, parts), **levers()[lever])
         if lever == HALF_FIRST:
             progressive_resizing(plan.data, half_first(plan), settings, bar=False)
         else:
@@ -149,13 +179,6 @@ def run(plan: Plan, lever: str, seed: int) -> Row:
     found = train_stock(plan, seed) if lever == STOCK else train_ours(plan, lever, seed)
     seconds = time.perf_counter() - start
     return Row(lever, plan.name, seed, found["dice"], found["foreground_accuracy"], seconds)
-
-
-def spread(values: list[float]) -> str:
-    "Mean and standard deviation."
-    if len(values) == 1:
-        return f"{values[0]:.4f}"
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
 def print_table(rows: list[Row], plan: Plan, names: list[str]) -> None:
@@ -183,6 +206,7 @@ def main(folder: str, out: str, size: str = "64", budget: str = "3m", seeds: str
     budgets = dict(minutes=float(budget[:-1])) if budget.endswith("m") else dict(images=int(budget))
     plan = Plan(with_fixed_split(find_pairs(folder)), int(size), **budgets)
     path, names = Path(out) / "ablation.csv", chosen(wanted)
+    keep_settings(out, identity(plan.data, *split_pairs(plan.data)), path.name)
     rows = read_rows(path, Row)
     done = {(row.lever, row.plan, row.seed) for row in rows}
     for seed in range(int(seeds)):

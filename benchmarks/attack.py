@@ -5,8 +5,8 @@
 Starts `seg_serve` on this machine and attacks nothing else. Each attack gets its share of the seconds, in processes of
 its own and from the addresses 127.0.0.2 to 127.0.0.9 (127.0.0.1 where the system has no others). Two honest clients
 and one that asks for health go on all the time. The first row is the same without an attack: compare with that.
-The column "control" is the slowest answer of a second server that does nothing and that nobody attacks: as much may be
-the machine's.
+The column "sent" says how many times the attackers sent what they send on a new connection. The column "control" is
+the slowest answer of a second server that does nothing and that nobody attacks: as much may be the machine's.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import argparse
 import asyncio
 import http.client
 import io
+import math
 import multiprocessing
 import random
 import socket
 import statistics
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -28,15 +30,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.context import SpawnProcess
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import numpy as np
 import psutil
-from load import free_port, start_server
+from common import HOST, free_port, start_server
 from PIL import Image
 
 MIB = 2**20
-HOST = "127.0.0.1"
 SOURCES = [f"127.0.0.{i}" for i in range(2, 10)]
 PROCESSES = 2        # for each attack
 
@@ -74,19 +77,19 @@ def png_of_chunks(n: int) -> bytes:
 
 def request(method: str, path: str, body: bytes) -> bytes:
     "A whole HTTP request."
-    return f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def unfinished(path: str, sent: int) -> bytes:
     "A request whose body is promised larger than it is."
-    return f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n".encode() + bytes(sent)
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n".encode() + bytes(sent)
 
 
-HANDSHAKE = (b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+HANDSHAKE = (b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
              b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 TINY_FRAME = b"\x82\x81\0\0\0\0a"
 LARGE_FRAME = b"\x82\xff" + struct.pack(">Q", 4 * MIB) + bytes(4) + bytes(4 * MIB)
-CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
 
 
 # --- attacks ------------------------------------------------------------------------------------------------------
@@ -103,12 +106,19 @@ def connect(port: int) -> socket.socket:
     return s
 
 
-def send_again_and_again(port: int, until: float, first: bytes, rest: bytes = b"") -> None:
+def count_one(sent: Synchronized) -> None:
+    "One more attack was sent, by one of several processes."
+    with sent.get_lock():
+        sent.value += 1
+
+
+def send_again_and_again(port: int, until: float, sent: Synchronized, first: bytes, rest: bytes = b"") -> None:
     "Send `first`, then `rest` until the server closes, or read its answer where there is no rest; and again."
     while time.monotonic() < until:
         try:
             with connect(port) as s:
                 s.sendall(first)
+                count_one(sent)
                 while rest and time.monotonic() < until:
                     s.sendall(rest)
                 s.recv(65536)
@@ -116,7 +126,7 @@ def send_again_and_again(port: int, until: float, first: bytes, rest: bytes = b"
             time.sleep(0.01)
 
 
-def hold(port: int, until: float, n: int, first: bytes) -> None:
+def hold(port: int, until: float, sent: Synchronized, n: int, first: bytes) -> None:
     "Keep `n` connections open that have sent `first`; those that are closed are opened again."
     held: list[socket.socket] = []
     while time.monotonic() < until:
@@ -126,6 +136,7 @@ def hold(port: int, until: float, n: int, first: bytes) -> None:
                 s = connect(port)
                 held.append(s)
                 s.sendall(first)
+                count_one(sent)
             except OSError:
                 time.sleep(0.01)
         time.sleep(0.2)
@@ -226,26 +237,27 @@ ATTACKS: dict[str, Attack | None] = {
 }
 
 
-def run_attack(name: str, port: int, until: float) -> None:
-    "One attacking process, until the time is up."
+def run_attack(name: str, port: int, until: float, sent: Synchronized) -> None:
+    "One attacking process, until the time is up; `sent` counts what all of them sent."
     attack = ATTACKS[name]
     if attack is None:
         return
     first = attack.first()
     if attack.held:
-        hold(port, until, attack.held, first)
+        hold(port, until, sent, attack.held, first)
     else:
-        send_again_and_again(port, until, first, attack.rest)
+        send_again_and_again(port, until, sent, first, attack.rest)
 
 
 # --- honest clients -----------------------------------------------------------------------------------------------
 
 @dataclass
 class Seen:
-    "What the honest clients saw during one attack."
+    "What the honest clients saw during one attack, and how often it was sent."
 
+    sent: int = 0
     answers: Counter = field(default_factory=Counter)   # 200, 503, and what should not be
-    health: list[float] = field(default_factory=list)   # milliseconds
+    health: list[float] = field(default_factory=list)   # milliseconds, where it was answered
     control: list[float] = field(default_factory=list)  # milliseconds of the server that does nothing
     memory: list[float] = field(default_factory=list)   # MiB of the server and its workers
 
@@ -289,8 +301,9 @@ def watch_health(port: int, control_port: int, until: float, seen: Seen) -> None
     "Ask for health ten times a second, and the control server beside it."
     while time.monotonic() < until:
         status, milliseconds = timed(port, "/health/live")
-        seen.health.append(milliseconds)
-        if status != 200:
+        if status == 200:
+            seen.health.append(milliseconds)
+        else:
             seen.answers[f"health lost ({status})"] += 1
         seen.control.append(timed(control_port, "/")[1])
         time.sleep(0.1)
@@ -319,12 +332,31 @@ def watch_memory(server: psutil.Process, until: float, seen: Seen) -> None:
         time.sleep(0.05)
 
 
+def new_attackers(name: str, port: int, until: float) -> tuple[list[SpawnProcess], Synchronized]:
+    "The attacking processes, not started yet, and the count of what they send."
+    context = multiprocessing.get_context("spawn")
+    sent = context.Value("L", 0)
+    arguments = (name, port, until, sent)
+    return [context.Process(target=run_attack, args=arguments, daemon=True) for _ in range(PROCESSES)], sent
+
+
+def end_attackers(name: str, attackers: list[SpawnProcess]) -> None:
+    "Wait for the attackers, whose time is up; end with a sentence where one had failed: nobody attacked then."
+    for attacker in attackers:
+        attacker.join(10)
+    codes = [attacker.exitcode for attacker in attackers]  # None: it still waits for the server
+    for attacker in attackers:
+        attacker.kill()
+    failed = [code for code in codes if code]
+    if failed:
+        sys.exit(f"an attacker of {name!r} ended with code {failed[0]}; see its error above")
+
+
 def run(name: str, port: int, control_port: int, seconds: float, server: psutil.Process) -> Seen:
     "One attack, and what honest clients saw meanwhile."
     seen, until = Seen(), time.monotonic() + seconds
     image = encode(Image.effect_noise((640, 480), 60).convert("RGB"), "JPEG")
-    context = multiprocessing.get_context("spawn")
-    attackers = [context.Process(target=run_attack, args=(name, port, until), daemon=True) for _ in range(PROCESSES)]
+    attackers, sent = new_attackers(name, port, until)
     watchers = [
         threading.Thread(target=predict, args=(port, until, image, seen)),
         threading.Thread(target=predict, args=(port, until, image, seen)),
@@ -335,9 +367,8 @@ def run(name: str, port: int, control_port: int, seconds: float, server: psutil.
         worker.start()
     for watcher in watchers:
         watcher.join()
-    for attacker in attackers:
-        attacker.join(10)
-        attacker.kill()
+    end_attackers(name, attackers)
+    seen.sent = sent.value
     return seen
 
 
@@ -354,10 +385,10 @@ def memory_in_use(port: int, server: psutil.Process) -> float:
 def print_row(name: str, seen: Seen, base: float) -> None:
     "One attack of the table."
     lost = sum(n for what, n in seen.answers.items() if "lost" in what)
-    health = sorted(seen.health)
+    health = sorted(seen.health) or [math.nan]
     nearly_worst = health[int(0.99 * len(health))]
     growth = max(seen.memory) - base
-    print(f"{name:34}{seen.answers['200']:8}{seen.answers['503']:8}{lost:6}{statistics.median(health):10.1f}"
+    print(f"{name:34}{seen.sent:8}{seen.answers['200']:8}{seen.answers['503']:8}{lost:6}{statistics.median(health):10.1f}"
           f"{nearly_worst:10.1f}{health[-1]:10.1f}{max(seen.control):10.1f}{growth:12.0f}", flush=True)
 
 
@@ -389,9 +420,16 @@ def print_head(model: Path, base: float) -> None:
     "What was measured on what, and the names of the columns."
     print(f"{model.name}, {psutil.cpu_count()} processors, load {psutil.getloadavg()[0]:.1f}, "
           f"the server takes up to {base:.0f} MiB for one image; health in ms, growth in MiB")
-    columns = (("200", 8), ("503", 8), ("lost", 6), ("median", 10), ("99 %", 10), ("worst", 10), ("control", 10),
-               ("growth", 12))
+    columns = (("sent", 8), ("200", 8), ("503", 8), ("lost", 6), ("median", 10), ("99 %", 10), ("worst", 10),
+               ("control", 10), ("growth", 12))
     print(f"{'attack':34}" + "".join(name.rjust(width) for name, width in columns), flush=True)
+
+
+def check_names(names: list[str]) -> None:
+    "End with a sentence where there is no attack of a name."
+    for name in names:
+        if name not in ATTACKS:
+            sys.exit(f"there is no attack {name!r}; take some of: {', '.join(map(repr, ATTACKS))}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -399,8 +437,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60, help="for all attacks together")
-    parser.add_argument("--only", nargs="+", default=list(ATTACKS), help="names of attacks")
-    return parser.parse_args()
+    parser.add_argument("--only", nargs="+", default=list(ATTACKS), metavar="NAME", help="names of attacks")
+    arguments = parser.parse_args()
+    check_names(arguments.only)
+    return arguments
 
 
 def main() -> None:

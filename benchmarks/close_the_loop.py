@@ -8,7 +8,8 @@ PHOTOS is a labelled set. The first half of it is only looked at to choose label
 3. ROOMS new rooms are drawn by the default ranges, and as many for the report, as `seg_generate --for` does.
 4. The network goes on for MORE images, once on the default rooms and once on those for the report, with SEEDS seeds.
 5. All are scored on the other photos, and on held-out default rooms. MAPPING and ONLY are those of `seg_eval`.
-What is in OUT is not made again, so an interrupted run goes on with the same command.
+What is in OUT is not made again, so an interrupted run goes on with the same command. Only SEEDS and BY may change;
+anything else needs another OUT.
 """
 import math
 import os
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from common import identity, keep_settings, mapping_identity, spread
 
+from nbs_lib.checkpoint import load_weights
 from nbs_lib.core import read_json, write_json
 from nbs_lib.datasets import SegData
 from nbs_lib.evaluate import choose_scoring, eval_report, evaluate
@@ -26,9 +29,10 @@ from nbs_lib.export import export_onnx
 from nbs_lib.layouts import find_pairs
 from nbs_lib.predict import ConfidenceTally, Predictor, confidence_report
 from nbs_lib.tools.night import HELD_OUT_SEED, RECIPE, saved_model
-from nbs_lib.train import TrainSettings, train_model
+from nbs_lib.train import TrainSettings, is_done, train_model, training_recipe
 from virtual_room import Plan, RoomConfig, generate
 from virtual_room.focus import TOGETHER, Choice, choose_focus
+from virtual_room.plan import VERSION
 
 START, DEFAULT, FOR = "before", "default rooms", "rooms for the report"
 HELD_OUT, VALID = 8, .05  # one held-out room for so many others, and the share that a training validates on
@@ -51,6 +55,11 @@ class Loop:
     by: str = "score"              # or confidence: what the labels are chosen by
 
     @property
+    def starts_from_model(self) -> bool:
+        "Is there a saved model already?"
+        return self.first.endswith(".safetensors")
+
+    @property
     def report(self) -> Path:
         "What is known of the first model."
         return Path(self.out) / f"report_{self.by}.json"
@@ -59,6 +68,15 @@ class Loop:
         "Where the scores of a training are written."
         by = f"_{self.by}" if way == FOR else ""
         return Path(self.out) / "scores" / f"{way.replace(' ', '_')}{by}_{seed}.json"
+
+
+def settings_of(loop: Loop) -> dict:
+    "What the results depend on and their names do not say."
+    photos = find_pairs(loop.photos)
+    first = load_weights(loop.first)[1]["sha256"][:8] if loop.starts_from_model else f"{loop.first} images"
+    return dict(
+        mapping=mapping_identity(loop.mapping), only=loop.only, rooms=loop.rooms, room_version=VERSION, size=loop.size,
+        first=first, more=loop.more, arch=loop.arch, **identity(photos, *halves(photos)))
 
 
 def draw_rooms(loop: Loop, name: str, count: int, seed: int, config: RoomConfig) -> SegData:
@@ -75,15 +93,15 @@ def train(loop: Loop, name: str, data: SegData, images: int, seed: int, weights:
     settings = TrainSettings(
         size=str(loop.size), out=str(Path(loop.out) / "models" / name), arch=loop.arch, seed=seed,
         weights=weights, valid=VALID, valid_every=0, **length, **recipe)
-    path = saved_model(settings).with_suffix(".safetensors")
-    if not path.exists():
+    path = saved_model(settings)
+    if not is_done(path, training_recipe(data, settings)):
         train_model(data, settings, bar=False)
-    return path
+    return path.with_suffix(".safetensors")
 
 
 def first_model(loop: Loop) -> Path:
     "The weights of the model that is judged and goes on."
-    if loop.first.endswith(".safetensors"):
+    if loop.starts_from_model:
         return Path(loop.first)
     return train(loop, "first", draw_rooms(loop, "first", loop.rooms, 0, RoomConfig()), int(loop.first), 0)
 
@@ -160,13 +178,6 @@ def figures(report: dict, labels: set[str]) -> list[float]:
     return [report["scores"]["dice"], report["scores"]["miou"], chosen_iou(report, labels)]
 
 
-def spread(values: list[float]) -> str:
-    "Mean and standard deviation."
-    if len(values) == 1:
-        return f"{values[0]:.4f}"
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-
-
 def print_table(found: dict[str, list[dict[str, dict]]], labels: set[str]) -> None:
     "A line a way and a kind of image: the mean over its seeds."
     print(f"\n{'':32}{'Dice':18}{'mIoU':18}{'IoU of the chosen labels'}")
@@ -199,6 +210,7 @@ def print_labels(found: dict[str, list[dict[str, dict]]], labels: set[str]) -> N
 
 def run(loop: Loop) -> None:
     "The whole round."
+    keep_settings(loop.out, settings_of(loop), "report_*.json")
     first = first_model(loop)
     choice = write_report(loop, first)
     print(choice, flush=True)

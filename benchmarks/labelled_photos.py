@@ -9,7 +9,8 @@ else the last ones by name, with a gap before them, since neighbors in a film sh
 own size; ONLY scores those that show this label.
 
 Each run adds a row to OUT/labelled_photos.csv, and rows that are there are not run again; a run that was cut goes on
-from its last checkpoint. Seeds are the outer loop; a larger number of photos holds those of a smaller one.
+from its last checkpoint. Other photos or another MAPPING need another OUT. Seeds are the outer loop; a larger number
+of photos holds those of a smaller one.
 """
 import math
 import random
@@ -19,12 +20,13 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from common import identity, keep_settings, mapping_identity
 from rows import read_rows
 
 from nbs_lib.callbacks import write_csv
 from nbs_lib.checkpoint import load_weights, model_files
 from nbs_lib.datasets import SegData, split_pairs
-from nbs_lib.evaluate import evaluate, find_mapping, mapped_scoring, plain_scoring, summarize
+from nbs_lib.evaluate import choose_scoring, evaluate, summarize
 from nbs_lib.export import export_onnx
 from nbs_lib.labels import LabelSet
 from nbs_lib.layouts import find_pairs
@@ -53,6 +55,17 @@ class Plan:
     def description(self) -> dict:
         "The JSON of the model that was trained on rooms."
         return load_weights(self.weights)[1]
+
+    @property
+    def scored_by(self) -> str:
+        "The mapping to score by; empty where the labels have the same names."
+        return "" if self.mapping == SAME else self.mapping
+
+    @property
+    def settings(self) -> dict:
+        "What the results depend on and `name` does not say."
+        train, judged = split_pairs(self.photos, JUDGED)
+        return dict(mapping=mapping_identity(self.scored_by), **identity(self.photos, train, judged))
 
     @property
     def name(self) -> str:
@@ -126,10 +139,7 @@ def trained_model(plan: Plan, n: int, start: str, seed: int) -> Path:
 def score(plan: Plan, weights: Path, out: Path) -> tuple[dict, int]:
     "Scores on the photos to judge on, at their own size, and how many they are."
     predictor = Predictor(export_onnx(weights, out))
-    if plan.mapping == SAME:
-        scoring = plain_scoring(predictor.labels, plan.photos.labels)
-    else:
-        scoring = mapped_scoring(predictor.labels, plan.photos.labels, find_mapping(plan.mapping))
+    scoring = choose_scoring(predictor, plan.photos, plan.scored_by)
     _, judged = split_by_scene(plan.photos)
     matrix, n = evaluate(predictor, plan.photos, scoring, judged, plan.only or None)
     return summarize(matrix, scoring)[0], n
@@ -158,6 +168,7 @@ def wanted_runs(numbers: list[int], seeds: int) -> list[tuple[int, str, int]]:
 def run_missing(plan: Plan, runs: list[tuple[int, str, int]]) -> list[Row]:
     "Do the runs that are not in the table; returns the rows of the plan."
     path = plan.out / "labelled_photos.csv"
+    keep_settings(plan.out, plan.settings, path.name)
     for wanted in runs:
         rows = read_rows(path, Row)
         done = {(row.photos, row.start, row.seed) for row in rows if row.plan == plan.name}

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import math
 import platform
 import signal
-import socket
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -28,57 +27,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import psutil
+from common import HOST, free_port, get, start_server
 
 from model_server import Client
 from model_server.client import encoded
 from nbs_lib.predict import starter_model
 
 SIZES = [(256, 256), (640, 480), (200, 90), (1024, 768)]
-HOST = "127.0.0.1"
 MIB = 2**20
 CLIENTS = (1, 8, 32)  # the rows of the table
 WARM_UP_SECONDS = 1.0
 
 
 # --- a server -----------------------------------------------------------------------------------------------------
-
-def free_port() -> int:
-    "A port of this machine that nobody listens on."
-    with socket.socket() as s:
-        s.bind((HOST, 0))
-        return s.getsockname()[1]
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    "The status and the text of an answer; status 0 where there is none."
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    except OSError:
-        return 0, ""
-    finally:
-        connection.close()
-
-
-def start_server(model: Path, port: int, **options: Any) -> tuple[subprocess.Popen, float]:
-    "A server with these options of `seg_serve`, and the seconds until it was ready."
-    begin = time.monotonic()
-    words = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "model_server.command", f"--model={model}", f"--port={port}", *words]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while get(port, "/health/ready")[0] != 200:
-        if process.poll() is not None or time.monotonic() - begin > 60:
-            sys.exit("the server did not start; run seg_serve to see why")
-        time.sleep(0.02)
-    return process, time.monotonic() - begin
-
 
 def stop(process: subprocess.Popen, number: signal.Signals = signal.SIGTERM) -> None:
     "End a server by a signal, and wait until its workers have ended too: they keep the port."
@@ -94,25 +59,41 @@ def memory_of(server: psutil.Process) -> float:
     return sum(process.memory_info().rss for process in family) / MIB
 
 
+@dataclass
+class Watched:
+    "What was seen of a server under load."
+
+    memory: list[float] = field(default_factory=list)   # MiB
+    health: list[float] = field(default_factory=list)   # milliseconds of the health requests that were answered
+    unhealthy: int = 0                                  # health requests that were not answered with 200
+
+
+def ask_health(port: int, seen: Watched) -> None:
+    "Ask for health once, and note how long the answer took, or that it failed."
+    begin = time.perf_counter()
+    status, _ = get(port, "/health/live")
+    milliseconds = 1000 * (time.perf_counter() - begin)
+    if status == 200:
+        seen.health.append(milliseconds)
+    else:
+        seen.unhealthy += 1
+
+
 @contextmanager
-def watching(process: subprocess.Popen, port: int, every: float = 0.1) -> Iterator[tuple[list[float], list[float]]]:
-    "Yields lists that fill up: the server's memory in MiB, milliseconds of a health request."
-    memory: list[float] = []
-    health: list[float] = []
-    over = threading.Event()
+def watching(process: subprocess.Popen, port: int, every: float = 0.1) -> Iterator[Watched]:
+    "Yields what fills up as long as the server is watched."
+    seen, over = Watched(), threading.Event()
 
     def watch() -> None:
         server = psutil.Process(process.pid)
         while not over.wait(every):
-            memory.append(memory_of(server))
-            begin = time.perf_counter()
-            get(port, "/health/live")
-            health.append(1000 * (time.perf_counter() - begin))
+            seen.memory.append(memory_of(server))
+            ask_health(port, seen)
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield memory, health
+        yield seen
     finally:
         over.set()
         thread.join()
@@ -146,7 +127,7 @@ def never_rest(port: int, until: float, images: list[bytes], answers: Answers) -
         begin = time.perf_counter()
         try:
             status, retry_after, body = predict(port, images[answered % len(images)])
-        except OSError:
+        except (OSError, http.client.HTTPException):  # such as half an answer
             answers.count["lost"] += 1
             continue
         answers.count[status] += 1
@@ -200,11 +181,12 @@ def print_memory(memory: list[float]) -> None:
     print(f"memory of the server, MiB: first third {first:.0f}, last third {last:.0f}, most {max(memory):.0f}")
 
 
-def print_health(health: list[float], port: int) -> None:
-    "How soon was it answered?"
+def print_health(seen: Watched, port: int) -> None:
+    "How soon was it answered, and how often was it not?"
     waited = get(port, "/metrics")[1].split("\nseg_waiting_max ")[1].split()[0]
-    print(f"health meanwhile, ms: median {statistics.median(health):.1f}, most {max(health):.1f}; "
-          f"most photos waiting at one time: {float(waited):g}")
+    health = seen.health or [math.nan]
+    print(f"health meanwhile, ms: median {statistics.median(health):.1f}, most {max(health):.1f}, "
+          f"failed {seen.unhealthy}; most photos waiting at one time: {float(waited):g}")
 
 
 def print_restart(model: Path, port: int) -> None:
@@ -283,11 +265,11 @@ def print_load(a: argparse.Namespace) -> None:
     process, seconds = start_server(a.model, port, workers=a.workers, batch=a.batch, batch_wait_ms=a.batch_wait_ms)
     print(f"ready {seconds:.1f} s after the start")
     try:
-        with watching(process, port) as (memory, health):
+        with watching(process, port) as seen:
             count = stream(port, a.seconds, a.fps) if a.fps else load(port, a.seconds, a.clients).count
         print(f"{a.seconds:g} s: {dict(count)}")
-        print_memory(memory)
-        print_health(health, port)
+        print_memory(seen.memory)
+        print_health(seen, port)
     finally:
         stop(process, signal.SIGKILL)
     print_restart(a.model, port)

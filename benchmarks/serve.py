@@ -17,13 +17,12 @@ import http.client
 import io
 import json
 import platform
-import socket
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,23 @@ import numpy as np
 import onnx
 import onnxruntime
 import uvicorn
+from common import HOST, free_port
 from fastapi import FastAPI, Request
 from PIL import Image
 
 from model_server.answer import palette_png, regions, table_palette
 from model_server.application import make_app
+from model_server.settings import Settings
+from model_server.uvicorn_protocols import server_options
 from nbs_lib.core import usable_threads
 from nbs_lib.export import median_ms, synthetic_images
 from nbs_lib.predict import Predictor
+from nbs_lib.tools.starter import processor
 
 ORIGINAL = "original's way"
 OURS = "this server"
 WARM_UP = 2  # requests that are not counted
+PATIENCE = 600  # seconds that a connection may rest: the other server's turn may take long
 
 
 class TimedSession:
@@ -141,22 +145,26 @@ def original_app(predictor: Predictor) -> FastAPI:
 # --- asking -------------------------------------------------------------------------------------------------------
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[http.client.HTTPConnection]:
-    "The app on a port of its own; yields a connection that is kept open."
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    config = uvicorn.Config(app, port=port, log_level="error", timeout_keep_alive=600)  # the other's turn may take long
+def listening(app: FastAPI, **options: Any) -> Iterator[http.client.HTTPConnection]:
+    "The app on a port of its own, with these options of uvicorn; yields a connection that is kept open."
+    port = free_port()
+    config = uvicorn.Config(app, port=port, log_level="error", timeout_keep_alive=PATIENCE, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             time.sleep(0.05)
-        yield http.client.HTTPConnection("127.0.0.1", port)
+        yield http.client.HTTPConnection(HOST, port)
     finally:
         server.should_exit = True
         thread.join()
+
+
+def our_server(predictor: Predictor) -> AbstractContextManager[http.client.HTTPConnection]:
+    "This server with the protocols and limits of `seg_serve`, but for the time that a connection may rest."
+    settings = Settings(idle=PATIENCE)
+    return listening(make_app(predictor, settings), **server_options(settings))
 
 
 def ask(connection: http.client.HTTPConnection, body: bytes) -> tuple[float, dict[str, Any]]:
@@ -194,7 +202,7 @@ def compare(path: Path, image: Image.Image, kind: str, repeats: int) -> dict[str
     palette, mask = table_palette(predictor.labels), predictor(sent).mask
     session = predictor.session = TimedSession(predictor.session)
     found = {ORIGINAL: Measured(), OURS: Measured()}
-    with listening(original_app(predictor)) as theirs, listening(make_app(predictor)) as ours:
+    with listening(original_app(predictor)) as theirs, our_server(predictor) as ours:
         for i in range(repeats + WARM_UP):
             for name, connection in ((ORIGINAL, theirs), (OURS, ours)):
                 ms, answer = ask(connection, body)
@@ -207,14 +215,6 @@ def compare(path: Path, image: Image.Image, kind: str, repeats: int) -> dict[str
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
-
-def processor() -> str:
-    "The processor's name."
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
 
 def print_head(model: Path, repeats: int) -> None:
     "What was measured, with what."

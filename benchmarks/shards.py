@@ -38,6 +38,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from common import free_port
 from generated import Cluster, new_bucket, wait_until
 
 from nbs_lib.dataloaders import seg_dataloaders
@@ -62,13 +63,6 @@ def is_open(port: int) -> bool:
     "Does a server answer at this port?"
     with socket.socket() as s:
         return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    "A port that nobody uses now"
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @contextmanager

@@ -11,8 +11,7 @@ import sys
 
 from PIL import Image
 
-from nbs_lib.datasets import SegData
-from nbs_lib.evaluate import Scoring, evaluate, find_mapping, mapped_scoring, plain_scoring, summarize
+from nbs_lib.evaluate import choose_scoring, evaluate, summarize
 from nbs_lib.layouts import find_pairs
 from nbs_lib.predict import Predictor, timed, usable_threads
 
@@ -26,13 +25,6 @@ def prediction_ms(predictors: dict[str, Predictor], images: list) -> dict[str, f
         for name, predictor in predictors.items():
             ms[name].append(timed(predictor, image, "stretch")[1])
     return {name: statistics.median(values) for name, values in ms.items()}
-
-
-def make_scoring(predictor: Predictor, data: SegData, mapping: str) -> Scoring:
-    "Which answers are right."
-    if mapping:
-        return mapped_scoring(predictor.labels, data.labels, find_mapping(mapping))
-    return plain_scoring(predictor.labels, data.labels)
 
 
 def print_header(predictor: Predictor, first: Image.Image) -> None:
@@ -52,7 +44,7 @@ def main(folder: str, model: str = "", mapping: str = "", only: str = "") -> Non
     smooth = Predictor(model)
     nearest, patient = Predictor(model, smooth=False), Predictor(model, tta=True)
     predictors = {"nearest neighbor": nearest, "by scores": smooth, "by scores, tta": patient}
-    scoring = make_scoring(smooth, data, mapping)
+    scoring = choose_scoring(smooth, data, mapping)
     images = [data.read(i)[0] for i in range(min(TIMED, len(data)))]
     ms = prediction_ms(predictors, images)
     print_header(smooth, images[0])

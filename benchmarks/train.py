@@ -2,8 +2,8 @@
 
     python benchmarks/train.py [DATA] [SIZE]
 
-Stock is fastai as its tutorials have it (see stock.py). The others are `seg_learner`. What is timed is batches as `fit` runs them, with
-everything in them; runs take turns, and the median of the rounds counts.
+Stock is fastai as its tutorials have it (see stock.py). The others are `seg_learner`. What is timed is batches as `fit`
+runs them, with everything in them; runs take turns, and the median of the rounds counts.
 """
 import statistics
 import sys

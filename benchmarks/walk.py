@@ -8,18 +8,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+
+from common import HOST, free_port, start_server
 
 SCRIPTS = {
     "still, no server": "wait 6",
     "walking, no server": "hold w 3\nturn 90 0\nhold d 3",
     "walking, live": "press space\nanswer 60\nhold w 4\nturn 90 0\nhold d 4\nturn 90 0\nhold s 4",
 }
-PORT = 4267
-URL = f"http://127.0.0.1:{PORT}"
 
 
 def command(entry: str, *words) -> list[str]:
@@ -28,41 +25,25 @@ def command(entry: str, *words) -> list[str]:
     return [sys.executable, "-c", f"from {module} import {function}; {function}.main()", *map(str, words)]
 
 
-def ready() -> bool:
-    "Does the server answer?"
-    try:
-        return urllib.request.urlopen(f"{URL}/health/ready").status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def start_server(model: str) -> subprocess.Popen:
-    "A server of the model that answers, or has ended"
-    words = command("model_server.command:seg_serve", "--model", model, "--port", PORT)
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not ready() and server.poll() is None:
-        time.sleep(.2)
-    return server
-
-
-def walk(steps: str, rate: float) -> str:
+def walk(steps: str, rate: float, url: str) -> str:
     "What a walk of these steps says at its end"
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "walk.txt"
         script.write_text(steps)
-        words = command("virtual_room.walk:seg_walk", "--server", URL, "--rate", rate, "--script", script)
+        words = command("virtual_room.walk:seg_walk", "--server", url, "--rate", rate, "--script", script)
         done = subprocess.run(words, capture_output=True, text=True)
     return done.stdout.strip() or done.stderr.strip()
 
 
 def main(model: str, rate: float = 5.0) -> None:
     "Print a line a script"
-    server = start_server(model)
+    port = free_port()
+    server, _ = start_server(model, port)
     try:
         cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
         print(f"{Path(model).name}, {rate:g} answers a second asked for, {cores} cores, load before {load:.1f}")
         for name, steps in SCRIPTS.items():
-            print(f"{name:20s} {walk(steps, rate)}", flush=True)
+            print(f"{name:20s} {walk(steps, rate, f'http://{HOST}:{port}')}", flush=True)
     finally:
         server.kill()
 

@@ -1,6 +1,11 @@
-"""The benchmarks that train, at toy scale: they run, go on where they were cut, and print what they promise."""
+"""The benchmarks at toy scale: they run, go on where they were cut, and print what they promise."""
 import csv
 import importlib
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -18,6 +23,32 @@ def benchmark(monkeypatch):
     return importlib.import_module
 
 
+def test_results_of_other_settings_are_refused(benchmark, tmp_path):
+    "Settings are kept with the first results; until there are some, they may change"
+    common = benchmark("common")
+    common.keep_settings(tmp_path, dict(size=32), "*.csv")
+    common.keep_settings(tmp_path, dict(size=64, data="a"), "*.csv")
+    (tmp_path / "table.csv").touch()
+    common.keep_settings(tmp_path, dict(size=64, data="a"), "*.csv")
+    with pytest.raises(SystemExit, match="other settings .size: 64 then, 32 now.; give another OUT"):
+        common.keep_settings(tmp_path, dict(size=32, data="a"), "*.csv")
+    with pytest.raises(SystemExit, match="the files of the data set are not the same"):
+        common.keep_settings(tmp_path, dict(size=64, data="b"), "*.csv")
+    (tmp_path / common.SETTINGS).unlink()
+    with pytest.raises(SystemExit, match="no settings.json says of which settings they are"):
+        common.keep_settings(tmp_path, dict(size=64, data="a"), "*.csv")
+
+
+def test_a_mapping_is_known_by_its_content(benchmark, tmp_path):
+    common = benchmark("common")
+    shipped = ROOT / "nbs_lib" / "mappings" / "nyuv2.csv"
+    copy = tmp_path / "nyuv2.csv"
+    copy.write_bytes(shipped.read_bytes())
+    assert common.mapping_identity("nyuv2") == common.mapping_identity(str(copy)) != common.mapping_identity("") == ""
+    copy.write_bytes(shipped.read_bytes() + b"\n")
+    assert common.mapping_identity("nyuv2") != common.mapping_identity(str(copy))
+
+
 def test_ablation(benchmark, tmp_path, capsys):
     "Two levers, then a second seed: what is in the table is not run again"
     ablation = benchmark("ablation")
@@ -33,6 +64,39 @@ def test_ablation(benchmark, tmp_path, capsys):
     assert [(row["lever"], row["seed"]) for row in rows[2:]] == [(name, "1") for name in wanted.split("; ")]
     last = capsys.readouterr().out.strip().splitlines()[-2:]
     assert all(" 2  0." in line and " ± " in line for line in last)
+    example_rooms(tmp_path / "other", 20, 32, seed=1)
+    with pytest.raises(SystemExit, match="the files of the data set are not the same"):
+        ablation.main(str(tmp_path / "other"), out, "32", "16", "1", wanted)
+
+
+@pytest.mark.parametrize("images", [8, 16, 40, 100])
+def test_the_budget_of_the_ablation_is_the_same_for_all(benchmark, tmp_path, images):
+    "Ours, half the size first, and stock fastai are shown as many images, but for what does not divide"
+    ablation = benchmark("ablation")
+    plan = ablation.Plan(example_rooms(tmp_path, 20, 32), 64, images=images)
+    ours, parted = ablation.length(plan), ablation.length(plan, ablation.QUARTERS)
+    steps = ablation.half_first(plan)
+    assert [step.size for step in steps] == [32, 64]
+    assert steps[1].epochs == 3 * steps[0].epochs and sum(step.epochs for step in steps) == parted["epochs"]
+    loader = ablation.DataLoader(list(range(16)), bs=4, shuffle=True, drop_last=True)
+    learn = SimpleNamespace(dls=SimpleNamespace(train=loader))
+    stock = dict(epochs=ablation.stock_epochs(plan, learn), epoch_size=loader.n)
+    for length in (ours, parted, stock):
+        assert images - length["epochs"] < length["epochs"] * length["epoch_size"] <= images
+        assert length["epoch_size"] <= 16
+    assert stock == ours
+
+
+def test_an_epoch_of_stock_fastai_can_be_shorter(benchmark):
+    "Its images are drawn anew from all"
+    ablation = benchmark("ablation")
+    loader = ablation.DataLoader(list(range(16)), bs=4, shuffle=True, drop_last=True)
+    ablation.limit_epoch(loader, 9)
+    epochs = [[int(i) for batch in loader for i in batch] for _ in range(20)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs) and len(loader) == 2
+    assert set().union(*epochs) == set(range(16))
+    ablation.limit_epoch(loader, 3)
+    assert [len(batch) for batch in loader] == [3]
 
 
 def test_levers_of_the_ablation(benchmark):
@@ -93,6 +157,8 @@ def test_close_the_loop(benchmark, tmp_path, capsys):
     assert models == {path: path.stat().st_mtime_ns for path in models}
     table = "first 16, 16 more images"
     assert capsys.readouterr().out.partition(table)[2] == text.partition(table)[2] != ""
+    with pytest.raises(SystemExit, match="size: 32 then, 64 now, more: 16 then, 20 now"):
+        loop.main(photos, str(out), "", "", "20", "64", "16", "20", "1", ARCH)
     by_confidence = loop.Loop(photos, str(out), by="confidence")
     first = next(path for path in models if path.parent.name == "first")
     assert "mean confidence" in str(loop.write_report(by_confidence, first))
@@ -130,6 +196,8 @@ def test_labelled_photos(benchmark, tmp_path, capsys, monkeypatch):
     assert lines[-2].split()[:2] == ["0", "-"] and len(lines[-1].split()) == 4
     labelled_photos.main(*arguments)
     assert (out / "labelled_photos.csv").read_text() == first and len(exported) == 3
+    with pytest.raises(SystemExit, match="mapping:  then, nyuv2 .*give another OUT"):
+        labelled_photos.main(*arguments[:-1], "nyuv2")
 
 
 def test_photos_to_judge_on_show_other_scenes(benchmark, tmp_path):
@@ -191,3 +259,93 @@ def test_methods_of_regions(benchmark, tmp_path):
     with pytest.raises(SystemExit, match="'slick' is no method; give some of k-means"):
         regions.wanted_methods(("W-Net", "slick"), [], tmp_path, 1)
     assert not any(tmp_path.iterdir())
+
+
+def test_attacks_are_known_by_name(benchmark):
+    attack = benchmark("attack")
+    attack.check_names(["none", "60 slow bodies"])
+    with pytest.raises(SystemExit, match="there is no attack 'slow'; take some of: 'none', "):
+        attack.check_names(["slow"])
+
+
+def test_an_attack_is_counted(benchmark):
+    "Both ways to attack count what they sent; without a server nothing is sent"
+    attack = benchmark("attack")
+    _, sent = attack.new_attackers("none", 0, 0.0)
+    with answering(b"") as port:
+        attack.send_again_and_again(port, time.monotonic() + 0.3, sent, b"a")
+        first = sent.value
+        attack.hold(port, time.monotonic() + 0.3, sent, 3, b"a")
+        second = sent.value
+    assert 1 < first < first + 3 <= second
+    attack.hold(port, time.monotonic() + 0.1, sent, 3, b"a")
+    assert sent.value == second
+
+
+@pytest.mark.parametrize("code,fails", [(0, False), (None, False), (1, True), (-11, True)])
+def test_an_attacker_that_failed_ends_the_benchmark(benchmark, code, fails):
+    "Else its row would show a server that nobody attacked"
+    attack = benchmark("attack")
+    ended = []
+    attackers = [SimpleNamespace(join=lambda _: None, kill=lambda: ended.append(1), exitcode=one) for one in (0, code)]
+    if fails:
+        with pytest.raises(SystemExit, match=f"an attacker of 'none' ended with code {code}"):
+            attack.end_attackers("none", attackers)
+    else:
+        attack.end_attackers("none", attackers)
+    assert len(ended) == 2
+
+
+HALF_AN_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf"
+
+
+@pytest.mark.parametrize("answer", [HALF_AN_ANSWER, b"nonsense\r\n\r\n", b""])
+def test_half_an_answer_is_lost(benchmark, answer):
+    "It is counted, the client goes on, and its time is no time of a health request"
+    load = benchmark("load")
+    answers, seen = load.Answers(), load.Watched()
+    with answering(answer) as port:
+        load.never_rest(port, time.monotonic() + 0.3, [b"image"], answers)
+        load.ask_health(port, seen)
+    assert answers.count["lost"] > 1 and not answers.seconds
+    assert (seen.health, seen.unhealthy) == ([], 1)
+
+
+@contextmanager
+def answering(answer: bytes):
+    "The port of a server that sends the same to every client and closes the connection."
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer_all, args=(server, answer))
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # ends accept
+            thread.join()
+
+
+def answer_all(server: socket.socket, answer: bytes) -> None:
+    "Answer until the server is shut down."
+    while True:
+        try:
+            client, _ = server.accept()
+        except OSError:
+            return
+        with client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(answer)
+
+
+def test_this_server_is_measured_as_seg_serve_runs_it(benchmark):
+    "With its own protocols; only a connection may rest longer"
+    serve = benchmark("serve")
+    from model_server.uvicorn_protocols import BoundedHttpProtocol
+    from nbs_lib.predict import Predictor
+    used = []
+    config = serve.uvicorn.Config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve.uvicorn, "Config", lambda app, **options: used.append(options) or config(app, **options))
+        with serve.our_server(Predictor()) as connection:
+            connection.request("GET", "/health/live")
+            assert connection.getresponse().status == 200
+    assert used[0]["http"] is BoundedHttpProtocol and not used[0]["server_header"]
