@@ -46,7 +46,7 @@ def make_app(
     title = "SegmentationLearner model server"
     app = FastAPI(title=title, version="1", lifespan=make_lifespan(models, temporary), docs_url=None, redoc_url=None)
     app.state.models = models
-    app.state.streams = Counter()  # open streams of each address
+    app.state.streams = Counter()  # open streams of each network
     for router in ROUTERS:
         app.include_router(router)
     add_error_handlers(app)

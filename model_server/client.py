@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +23,8 @@ from PIL import Image
 
 from nbs_lib.core import SegError
 from nbs_lib.labels import LabelSet
+
+DEFAULT_WAIT = 2  # seconds until the next try, where a server does not say a number
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,28 @@ class Client:
 
     def model(self) -> dict[str, Any]:
         "What is served: name, size, labels with their colors, limits."
-        return json.loads(self._ask(self._path("/v1/model")))
+        answer = self._ask(self._path("/v1/model"))
+        with _understood(self.url):
+            return json.loads(answer)
 
     def labels(self) -> LabelSet:
         "The model's label table."
         card = self.model()
-        names = tuple(row["name"] for row in card["labels"])
-        colors = tuple(tuple(row["color"]) for row in card["labels"])
-        return LabelSet(names, colors, background=card["background"])
+        with _understood(self.url):
+            names = tuple(row["name"] for row in card["labels"])
+            colors = tuple(tuple(row["color"]) for row in card["labels"])
+            return LabelSet(names, colors, background=card["background"])
 
-    def predict(self, photo: Any, fit: str = "square") -> Seen:
+    def predict(self, photo: Any, fit: str = "stretch") -> Seen:
         """Label a photo: a path, encoded bytes, a Pillow image or a uint8 array.
 
         Waits and asks again while the server is full.
         """
         path = self._path("/v1/predict", format="json", mask="true", fit=fit)
-        return _seen(self._ask(path, encoded(photo)))
+        return _seen(self._ask(path, encoded(photo)), self.url)
 
     @contextmanager
-    def stream(self, fit: str = "square") -> Iterator[Stream]:
+    def stream(self, fit: str = "stretch") -> Iterator[Stream]:
         "An open `Stream`; only the newest frame sent is worked on."
         from websockets.sync.client import connect
         url = f"ws{self.url.removeprefix('http')}{self._path('/v1/stream', fit=fit)}"
@@ -72,7 +78,7 @@ class Client:
         except Exception as error:  # of many kinds
             raise SegError(f"{self.url} gives no stream ({error}); is the server running there?") from None
         with socket:
-            yield Stream(socket)
+            yield Stream(socket, self.url)
 
     def _path(self, path: str, **fields: str) -> str:
         "The path of a request with its fields, and with the model's name where there is one."
@@ -94,14 +100,14 @@ class Client:
                     return response.read()
             except urllib.error.HTTPError as error:
                 time.sleep(self._seconds_to_wait(error, until))
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 reason = getattr(error, "reason", error)
                 advice = "start a server with `seg_serve`"
                 raise SegError(f"{self.url} does not answer ({reason}); {advice}") from None
 
     def _seconds_to_wait(self, error: urllib.error.HTTPError, until: float) -> int:
         "When to ask again; `SegError` where that helps nothing or comes too late."
-        seconds = int(error.headers.get("Retry-After", 0))
+        seconds = _retry_after(error)
         if error.code != 503 or not seconds or time.monotonic() + seconds > until:
             raise SegError(f"{self.url} refused ({error.code}): {_sentence(error)}") from None
         return seconds
@@ -110,8 +116,9 @@ class Client:
 class Stream:
     "Send images as they come, receive answers as they are ready; both may happen in threads of their own."
 
-    def __init__(self, socket: Any) -> None:
+    def __init__(self, socket: Any, url: str) -> None:
         self.socket = socket
+        self.url = url
 
     def send(self, photo: Any) -> None:
         "Send an image, as `Client.predict` takes it."
@@ -128,7 +135,7 @@ class Stream:
             return None
         except Exception as error:  # of many kinds
             raise SegError(f"the stream has ended ({error}); open another") from None
-        return _seen(text)
+        return _seen(text, self.url)
 
 
 def encoded(photo: Any) -> bytes:
@@ -149,12 +156,30 @@ def _as_jpeg(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _seen(text: bytes | str) -> Seen:
-    info = json.loads(text)
-    if "error" in info:
-        raise SegError(f"the server refused frame {info['frame']} ({info['status']}): {info['error']}")
-    mask = Image.open(io.BytesIO(base64.b64decode(info.pop("mask64"))))
-    return Seen(np.asarray(mask), info)
+@contextmanager
+def _understood(url: str) -> Iterator[None]:
+    "`SegError` where an answer is none that a server of ours gives."
+    try:
+        yield
+    except SegError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):  # OSError: Pillow's for what is no image
+        raise SegError(f"{url} does not answer as seg_serve does; give the address of a `seg_serve`") from None
+
+
+def _seen(text: bytes | str, url: str) -> Seen:
+    with _understood(url):
+        info = json.loads(text)
+        if "error" in info:
+            raise SegError(f"the server refused frame {info['frame']} ({info['status']}): {info['error']}")
+        mask = Image.open(io.BytesIO(base64.b64decode(info.pop("mask64"))))
+        return Seen(np.asarray(mask), info)
+
+
+def _retry_after(error: urllib.error.HTTPError) -> int:
+    "Seconds that a refusal says to wait; 0 where it says nothing. Proxies may write a date, which is not read."
+    text = error.headers.get("Retry-After", "0").strip()
+    return int(text) if text.isascii() and text.isdigit() else DEFAULT_WAIT
 
 
 def _sentence(error: urllib.error.HTTPError) -> str:

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 
 from model_server.application import make_app
 from model_server.models import listed, model_files
+from model_server.pages import ANY, is_loopback
 from model_server.service import POLL_SECONDS, WARM_UP_SIZE, try_out
 from model_server.settings import DEFAULTS, Settings
 from model_server.telemetry import LOG, SHARED_FOLDER
@@ -33,7 +34,6 @@ from nbs_lib.predict import starter_model
 ENVIRONMENT = "SEG_SERVE"  # how seg_serve tells its worker processes what to serve
 M_MMAP_THRESHOLD = -3      # glibc's name for the size from which a block is mapped on its own
 LARGE_BLOCK = 2**20        # bytes
-THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 def worker_app() -> FastAPI:
@@ -42,8 +42,8 @@ def worker_app() -> FastAPI:
     return_freed_memory()
     given = json.loads(os.environ[ENVIRONMENT])
     end_with(given.pop("parent"), given["runtime"])
-    origins = tuple(given.pop("origins"))
-    settings = Settings(**given.pop("settings"), origins=origins)
+    origins, hosts = tuple(given.pop("origins")), tuple(given.pop("hosts"))
+    settings = Settings(**given.pop("settings"), origins=origins, hosts=hosts)
     app = make_app(settings=settings, **given)
     exempt_from_collection()
     return app
@@ -85,6 +85,7 @@ class Options:
     workers: int = 1             # Processes; each loads the models and gets its share of the processors
     token: str = ""              # Bearer token that clients must send; allows POST /v1/reload. Better: SEG_SERVE_TOKEN
     origins: str = ""            # Web pages of other origins that may use the server, comma separated
+    hosts: str = ""              # Names by which requests may call it besides localhost, comma separated; *: any
     waiting: int = 2             # Photos that may wait in a worker; the next is answered 503
     deadline: float = 30.0       # Seconds until a request is given up
     batch: int = 1               # Waiting photos that the network sees at one time; pays on a GPU, rarely on a CPU
@@ -166,7 +167,7 @@ def say_where(app: FastAPI, host: str, port: int, workers: int) -> None:
     if len(models.names) > 1:
         print(f"{listed(models.names)}; {models.default.name} where a request names none")
     print(f"{address}, page at {address}/demo, {workers} worker{plural}", flush=True)
-    if host not in THIS_MACHINE and not models.shared.settings.token:
+    if not is_loopback(host) and not models.shared.settings.token:
         warning = "anybody who reaches this address may use the server; set a token with --token"
         print(f"seg_serve: {warning}", file=sys.stderr)
 
@@ -206,6 +207,18 @@ def limits(options: Options) -> dict[str, Any]:
     return dict(token=token, waiting=options.waiting, deadline=options.deadline, max_bodies=most_bodies, **batch)
 
 
+def words(text: str) -> list[str]:
+    "What stands between the commas."
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def host_names(options: Options) -> list[str]:
+    "The names that requests may be sent to, beside those of this machine."
+    if options.hosts:
+        return [name.lower() for name in words(options.hosts)]
+    return [] if is_loopback(options.host) else [ANY]
+
+
 def named_models(options: Options) -> list[str]:
     "The files to serve; the starter model where none is named."
     places = options.model or (starter_model(),)
@@ -225,7 +238,8 @@ def seg_serve(options: Options):
         tell_workers(
             model=models,
             settings=settings,
-            origins=[origin for origin in options.origins.split(",") if origin],
+            origins=words(options.origins),
+            hosts=host_names(options),
             runtime=runtime,
             provider=options.provider,
             threads=max(1, usable_threads() // options.workers),

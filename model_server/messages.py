@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
-Fit = Literal["square", "pad", "tile"]
+Fit = Literal["stretch", "letterbox", "sliding_window", "square", "pad", "tile"]  # the last three: older names
 Format = Literal["png", "raw", "json"]
 MEDIA: dict[str, str] = {"png": "image/png", "json": "application/json", "raw": "application/octet-stream"}
 

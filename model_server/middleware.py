@@ -14,12 +14,14 @@ from typing import Any
 
 from model_server.errors import APIError
 from model_server.json_size import check_json_size
+from model_server.pages import check_host, check_page
 from model_server.settings import Settings
 from model_server.telemetry import Telemetry, log
 from model_server.uploads import Receive, Uploads
 
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+WRITING = frozenset({"POST", "PUT"})  # methods that make the server work
 OTHER = "other"  # what an unknown path is called in the metrics and in the log
 
 
@@ -59,6 +61,18 @@ def authorize(authorization: str, token: str) -> None:
         raise APIError(401, "this server asks for a token; send the header Authorization: Bearer TOKEN", "token")
 
 
+def check_caller(scope: Scope, settings: Settings) -> None:
+    """`APIError` 403 for a request to a name that is not the server's, or of a page that may not use it.
+
+    A page of another origin may read, since its browser shows it nothing; it may not let the server work.
+    """
+    host = header(scope, b"host")
+    check_host(host, settings.hosts)
+    if scope["type"] == "websocket" or scope["method"] in WRITING:
+        origin, site = header(scope, b"origin"), header(scope, b"sec-fetch-site")
+        check_page(origin, site, host, settings.origins)
+
+
 class RequestMiddleware:
     "ASGI middleware around the application."
 
@@ -82,6 +96,7 @@ class RequestMiddleware:
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         try:
+            check_caller(exchange.scope, self.settings)
             if exchange.route not in self.paths.open:
                 authorize(header(exchange.scope, b"authorization"), self.settings.token)
             with self.uploads.place() as upload:

@@ -10,7 +10,6 @@ import base64
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.requests import HTTPConnection
@@ -18,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.routing import BaseRoute
 
 from model_server.answer import palette_png, regions, table_palette
+from model_server.connections import network_of
 from model_server.errors import APIError
 from model_server.messages import (
     MEDIA,
@@ -37,13 +37,13 @@ from model_server.messages import (
     SetLabelColors,
     TableRow,
 )
-from model_server.middleware import Paths, authorize
+from model_server.middleware import WRITING, Paths, authorize, check_caller
 from model_server.models import Models
 from model_server.negotiation import accepted_format
 from model_server.palettes import COOKIE, Colors, client_palette
 from model_server.service import Service, describe
 from model_server.settings import Settings
-from model_server.stream import LatestFrame, answers, describe_with_mask
+from model_server.stream import LatestFrame, SilentStream, answers, describe_with_mask
 from model_server.telemetry import log
 from nbs_lib.predict import Prediction, Predictor
 
@@ -54,6 +54,7 @@ POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'sel
           "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'")
 # These need no token: they say nothing that needs one
 OPEN = frozenset({"/", "/demo", "/demo/{name}", "/health/live", "/health/ready"})
+TRY_AGAIN_LATER = 1013  # WebSocket's code for a server that closes a stream to have room
 JSON = frozenset({"/set_label_colors", "/predict_image_text"})     # JSON, whatever type the client names
 
 router = APIRouter()
@@ -92,7 +93,7 @@ PaletteCookie = Annotated[str | None, Depends(palette_cookie)]
 BINARY: dict[str, Any] = dict(schema=dict(type="string", format="binary"))
 IMAGE_BODY = {"requestBody": dict(required=True, content={f"image/{kind}": BINARY for kind in ("png", "jpeg", "webp")})}
 BUSY = {503: dict(model=Error, description="Full, warming up or too slow; Retry-After says when to come back")}
-REFUSED = {status: dict(model=Error) for status in (400, 401, 404, 408, 413, 415, 422)}
+REFUSED = {status: dict(model=Error) for status in (400, 401, 403, 404, 408, 413, 415, 422)}
 UNKNOWN = {status: dict(model=Error) for status in (401, 404)}
 LABELLED = {200: dict(model=Labelled, content={"image/png": BINARY, "application/octet-stream": BINARY})}
 
@@ -137,7 +138,7 @@ async def predict_image_text(
         "In this client's colors."
         return image_text(prediction, predictor, colors)
 
-    answer = await service.label(asked.image64, "square", make)
+    answer = await service.label(asked.image64, "stretch", make)
     response.headers["Server-Timing"] = server_timing(answer.ms)
     return answer.value
 
@@ -160,7 +161,7 @@ def answer_format(request: Request, format: Format | None = None) -> str:
 @router.post("/v1/predict", openapi_extra=IMAGE_BODY, response_class=Response,
              responses=REFUSED | BUSY | {406: dict(model=Error)} | LABELLED)
 async def predict(
-    request: Request, service: TheService, kind: Annotated[str, Depends(answer_format)], fit: Fit = "square",
+    request: Request, service: TheService, kind: Annotated[str, Depends(answer_format)], fit: Fit = "stretch",
     mask: Annotated[bool, Query(description="should JSON hold the mask too?")] = False,
 ) -> Response:
     """Label the image in the body.
@@ -276,7 +277,7 @@ async def demo_file(name: str) -> FileResponse:
 # --- the stream ---------------------------------------------------------------------------------------------------
 
 @router.websocket("/v1/stream")
-async def stream(socket: WebSocket, models: TheModels, fit: Fit = "square", model: ModelName = None) -> None:
+async def stream(socket: WebSocket, models: TheModels, fit: Fit = "stretch", model: ModelName = None) -> None:
     "Binary messages in, each an image; text messages out, each the JSON of `Frame` or `FrameRefused`."
     try:
         check_stream(socket, models.shared.settings)
@@ -285,29 +286,40 @@ async def stream(socket: WebSocket, models: TheModels, fit: Fit = "square", mode
         models.shared.telemetry.rejected.labels(error.reason).inc()
         await socket.send_denial_response(JSONResponse({"error": error.sentence}, error.status, error.headers))
         return
-    address = stream_address(socket)
+    network = client_network(socket)
     streams = socket.app.state.streams
-    streams[address] += 1
+    streams[network] += 1
     try:
         await answer_stream(socket, service, fit)
     finally:
-        streams[address] -= 1
+        streams[network] -= 1
         streams += {}  # forget those that have none
 
 
 async def answer_stream(socket: WebSocket, service: Service, fit: str) -> None:
-    "Read and answer frames until the client is gone."
+    "Read and answer frames until the client is gone, or silent for too long."
     await socket.accept()
     frames = LatestFrame()
     reader = asyncio.create_task(read_frames(socket, service, frames))
     try:
         async for answer in answers(frames, service, fit):
             await socket.send_text(answer.model_dump_json())
+    except SilentStream as silent:
+        service.telemetry.rejected.labels("silent").inc()
+        await close_stream(socket, str(silent))
     except (WebSocketDisconnect, RuntimeError, OSError):
         pass  # starlette and uvicorn say in many ways that the client is gone
     finally:
         reader.cancel()
         log("stream", sent=frames.sent, skipped=frames.skipped)
+
+
+async def close_stream(socket: WebSocket, reason: str) -> None:
+    "End a stream with a sentence (at most 123 bytes)."
+    try:
+        await socket.close(TRY_AGAIN_LATER, reason)
+    except (WebSocketDisconnect, RuntimeError, OSError):
+        pass  # the client was faster
 
 
 async def read_frames(socket: WebSocket, service: Service, frames: LatestFrame) -> None:
@@ -322,36 +334,24 @@ async def read_frames(socket: WebSocket, service: Service, frames: LatestFrame) 
 
 def check_stream(socket: WebSocket, settings: Settings) -> None:
     "`APIError` unless token, origin and number of streams are right."
+    check_caller(socket.scope, settings)
     token = f"Bearer {socket.query_params.get('token', '')}"  # browsers cannot send it as a header
     authorize(socket.headers.get("authorization") or token, settings.token)
-    check_origin(socket.headers.get("origin"), socket.headers.get("host"), settings.origins)
     streams = socket.app.state.streams
     if streams.total() >= settings.max_streams:
         raise APIError(503, f"{settings.max_streams} streams are open already; try again in 5 s", "streams", 5)
     share = max(1, settings.max_streams // 2)
-    if streams[stream_address(socket)] >= share:
+    if streams[client_network(socket)] >= share:
         raise APIError(503, f"{share} streams of your address are open already; try again in 5 s", "streams", 5)
 
 
-def stream_address(socket: WebSocket) -> str:
-    "The client's address; empty where it is not known."
-    return socket.client.host if socket.client else ""
-
-
-def check_origin(origin: str | None, host: str | None, allowed: tuple[str, ...]) -> None:
-    "`APIError` 403 for a page of another origin that was not allowed; programs send none."
-    if not origin or origin in allowed or "*" in allowed:
-        return
-    try:
-        same = urlsplit(origin).netloc == host
-    except ValueError:  # no address at all
-        same = False
-    if not same:
-        raise APIError(403, f"pages of {origin} may not use this server; start it with --origins {origin}", "origin")
+def client_network(socket: WebSocket) -> str:
+    "What counts as one client; empty where its address is not known."
+    return network_of(socket.client.host) if socket.client else ""
 
 
 def paths(routes: Iterable[BaseRoute], open: frozenset[str]) -> Paths:
     "What the middleware must know about the routes; those in `open` need no token."
     known = {route.path: route.path_regex for route in routes}
-    writing = [route for route in routes if {"POST", "PUT"} & set(getattr(route, "methods", ()) or ())]
+    writing = [route for route in routes if WRITING & set(getattr(route, "methods", ()) or ())]
     return Paths(known=known, open=open, with_body=frozenset(route.path for route in writing), with_json=JSON)

@@ -26,7 +26,7 @@ from model_server.settings import Settings
 from model_server.telemetry import Telemetry, log
 from model_server.work_queue import WorkQueue
 from nbs_lib.core import SegError
-from nbs_lib.predict import Prediction, Predictor, count_windows
+from nbs_lib.predict import Prediction, Predictor, count_windows, resize_mode
 
 T = TypeVar("T")
 Status = Literal["warming up", "ready", "failed"]
@@ -209,14 +209,14 @@ def try_out(predictor: Predictor, size: tuple[int, int]) -> None:
 
 
 def check_tiles(image_size: tuple[int, int], model_size: tuple[int, int], fit: str, settings: Settings) -> None:
-    "`APIError` 413 where fit `tile` would run the model too often for an image of this (width, height)."
-    if fit != "tile":
+    "`APIError` 413 where a sliding window would run the model too often for an image of this (width, height)."
+    if resize_mode(fit) != "sliding_window":
         return
     width, height = image_size
     tiles = count_windows(image_size, model_size)
     if tiles > settings.max_tiles:
         sentence = (f"a photo of {width}×{height} takes {tiles} tiles of {model_size[1]}×{model_size[0]}, "
-                    f"at most {settings.max_tiles} are allowed; scale it down or ask for fit=pad")
+                    f"at most {settings.max_tiles} are allowed; scale it down or ask for fit=letterbox")
         raise APIError(413, sentence, "tiles")
 
 

@@ -49,6 +49,7 @@ class Settings:
     # who may enter
     token: str = ""                    # bearer token asked of every client; empty: none
     origins: tuple[str, ...] = ()      # web pages of other origins that may use the server
+    hosts: tuple[str, ...] = ("*",)    # names of the server, beside those of this machine; *: any
 
     @property
     def places(self) -> int:

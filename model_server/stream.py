@@ -27,6 +27,10 @@ class Sent:
     data: bytes | str
 
 
+class SilentStream(Exception):
+    "Raised where a client sends nothing for too long."
+
+
 class LatestFrame:
     "Room for one frame."
 
@@ -59,9 +63,13 @@ class LatestFrame:
         self.closed = True
         self._changed.set()
 
-    async def take(self) -> Sent | None:
-        "The frame, as soon as there is one; None when the client is gone."
-        await self._changed.wait()
+    async def take(self, patience: float | None = None) -> Sent | None:
+        "The frame, as soon as there is one; None when the client is gone. `SilentStream` after so many seconds."
+        try:
+            async with asyncio.timeout(patience):
+                await self._changed.wait()
+        except TimeoutError:
+            raise SilentStream(f"no frame came for {patience:g} s; open another stream") from None
         self._changed.clear()
         frame, self._frame = self._frame, None
         return None if self.closed else frame
@@ -75,8 +83,12 @@ def describe_with_mask(prediction: Prediction, predictor: Predictor) -> Labelled
 
 
 async def answers(frames: LatestFrame, service: Service, fit: str) -> AsyncIterator[Frame | FrameRefused]:
-    "One answer for each frame that was not replaced, until the client is gone."
-    while (frame := await frames.take()) is not None:
+    """One answer for each frame that was not replaced, until the client is gone.
+
+    `SilentStream` where it sends nothing for longer than a request may take to begin and to be answered.
+    """
+    patience = service.settings.idle + service.settings.deadline
+    while (frame := await frames.take(patience)) is not None:
         try:
             answer = await answer_frame(frame, frames, service, fit)
         except APIError as error:

@@ -34,7 +34,7 @@ VERSION = "1"  # of the model: there is one
 HEADER_LENGTH = "Inference-Header-Content-Length"
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})  # need no token
 
-REFUSED = {status: dict(model=Error) for status in (400, 401, 404, 408, 413, 415)}
+REFUSED = {status: dict(model=Error) for status in (400, 401, 403, 404, 408, 413, 415)}
 INFER_BODY = {"requestBody": dict(required=True, content={
     "application/json": dict(schema=dict(type="object")),
     "application/octet-stream": BINARY,

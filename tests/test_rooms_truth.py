@@ -14,9 +14,10 @@ pytest.importorskip("panda3d")
 from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS
 from nbs_lib.layouts import find_pairs
+from nbs_lib.shards import find_data
 from virtual_room import Camera, Plan, RoomConfig, generate, make_room
 from virtual_room.export import run_lengths, seg_convert, to_coco
-from virtual_room.generate import seg_generate
+from virtual_room.generate import Change, generate_shards, seg_generate
 from virtual_room.lens import through_lens
 from virtual_room.pairs import PairMaker
 from virtual_room.placement import cells, find_faults
@@ -172,6 +173,14 @@ def test_what_is_seen_alone_is_seen_whole():
     assert (maker.renderer.instances(maker.camera) == before).all()
 
 
+def test_a_wall_seen_by_its_seal_alone_is_visible(monkeypatch):
+    "Its own pixels are then none, whatever stands before it"
+    maker = PairMaker(Plan(seed=6, size=64, annotations=("visible",)))
+    maker.pair(0)
+    monkeypatch.setattr(maker.renderer, "uncovered", lambda camera, objects: [0] * len(objects))
+    assert {row["visible"] for row in maker.annotations()["objects"]} == {1.0}
+
+
 def test_more_annotations_change_no_pair(annotated, tmp_path):
     generate(8, tmp_path, replace(ALL, annotations=()))
     more, less = files(annotated), files(tmp_path)
@@ -216,6 +225,26 @@ def test_depth_covers_what_is_seen(annotated, index):
     assert 80 < depth[depth > 0].min() and depth.max() < 30000
     lengths = np.linalg.norm(normals / 127.5 - 1, axis=2)
     assert np.median(np.abs(lengths - 1)) < .02
+
+
+# --- files and shards ---------------------------------------------------------------------------------------------
+
+def test_overwriting_shards_with_files_leaves_no_shard(tmp_path):
+    pytest.importorskip("fsspec")
+    generate_shards(4, tmp_path, Plan(seed=1, size=48), 2)
+    generate(3, tmp_path, Plan(seed=2, size=48), overwrite=True)
+    assert not list(tmp_path.glob("pairs-*"))
+    assert len(find_data(tmp_path)) == 3
+
+
+def test_overwriting_files_with_shards_leaves_no_file(tmp_path):
+    pytest.importorskip("fsspec")
+    generate(4, tmp_path, Plan(seed=1, size=48, annotations=("boxes",)))
+    (tmp_path / "labels" / "mine.png").write_bytes(b"kept")
+    generate_shards(2, tmp_path, Plan(seed=2, size=48), 2, change=Change(overwrite=True))
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["mine.png"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["labels"]
+    assert len(find_data(tmp_path)) == 2
 
 
 # --- layouts of others --------------------------------------------------------------------------------------------
@@ -286,6 +315,23 @@ def check_solo_frame(path: Path, root: Path) -> None:
         again[(painted == row["pixelValue"]).all(2)] = ROOM_LABELS[row["labelName"]]
     assert (again == mask).all()
     assert {row["labelName"] for row in boxes["values"]} == {row["labelName"] for row in semantic["instances"]}
+
+
+def test_an_interrupted_solo_is_no_data_set(annotated, tmp_path, monkeypatch):
+    "Nothing lies where the whole would be, and the same command goes on"
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "solo"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("virtual_room.solo._metadata", interrupted)
+        seg_convert(str(annotated), "solo", str(out))
+    assert list(tmp_path.iterdir()) == []
+    killed = tmp_path / ".solo.unfinished"
+    killed.mkdir()
+    (killed / "metadata.json").write_text("half")
+    seg_convert(str(annotated), "solo", str(out))
+    assert list(tmp_path.iterdir()) == [out] and len(find_pairs(out)) == 8
 
 
 def test_bad_conversions_are_one_sentence(annotated, tmp_path):

@@ -16,6 +16,8 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -285,9 +287,10 @@ def test_raw_answers_say_which_side_is_the_width(client):
     assert (raw.headers["x-mask-width"], raw.headers["x-mask-height"]) == ("40", "30")
 
 
-def test_tiles_lose_no_pixel(client):
+@pytest.mark.parametrize("fit", ["sliding_window", "tile"])
+def test_tiles_lose_no_pixel(client, fit):
     image = noise(150, 130)
-    answer = client.post("/v1/predict?fit=tile", content=encode(image))
+    answer = client.post(f"/v1/predict?fit={fit}", content=encode(image))
     np.testing.assert_array_equal(decode(answer.content, None), np.asarray(image)[..., 0])
 
 
@@ -453,7 +456,8 @@ def test_unknown_ways_in(client):
     assert client.post("/v1/predict?fit=round", content=encode(noise())).status_code == 422
     assert client.post("/v1/predict?format=bmp", content=encode(noise())).status_code == 422
     assert client.post("/v1/predict", content=encode(noise()), headers=dict(accept="image/gif")).status_code == 406
-    assert client.post("/v1/predict?fit=tile", content=encode(noise(2000, 2000))).status_code == 413
+    for fit in ("sliding_window", "tile"):
+        assert client.post(f"/v1/predict?fit={fit}", content=encode(noise(2000, 2000))).status_code == 413
     assert client.post("/v1/reload").status_code == 403
 
 
@@ -587,6 +591,45 @@ def test_a_client_asks_again_only_within_its_patience():
     assert Client()._seconds_to_wait(busy, until=time.monotonic() + 60) == 30
     with pytest.raises(SegError, match="refused .503.: full"):
         Client()._seconds_to_wait(busy, until=time.monotonic() + 10)
+
+
+def test_a_client_waits_a_little_where_a_date_is_said():
+    date = {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    busy = HTTPError("http://server", 503, "busy", date, io.BytesIO(b"full"))
+    assert Client()._seconds_to_wait(busy, until=time.monotonic() + 60) == 2
+
+
+@contextmanager
+def answering(content: bytes):
+    "The address of a server that gives every request this answer, with status 200."
+    class Handler(BaseHTTPRequestHandler):
+        "Says the same to all."
+
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("content", [b"<!doctype html>", b"5", b"[]", b"{}", b'{"labels": 1}', b'{"mask64": "AAAA"}'])
+def test_what_is_no_server_of_ours_is_said(content):
+    with answering(content) as url:
+        for ask in (lambda: Client(url).predict(noise()), Client(url).labels):
+            with pytest.raises(SegError, match=f"{url} does not answer as seg_serve does"):
+                ask()
 
 
 def test_a_newer_frame_replaces_the_waiting_one():

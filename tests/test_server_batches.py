@@ -124,14 +124,29 @@ def test_one_alone_waits_no_longer_than_it_must():
     assert 0.1 <= time.monotonic() - start < 5 and network.shapes == [(1, 32, 64, 3)]
 
 
+class HeldNetwork(Network):
+    "One that runs when it is let go."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running, self.go = threading.Event(), threading.Event()
+
+    def run(self, *args: Any) -> Any:
+        self.running.set()
+        assert self.go.wait(20)
+        return super().run(*args)
+
+
 def test_the_next_batch_fills_while_the_network_runs():
-    "Three come during the run of the first, which is 0.5 s, and go together, though the wait is much shorter."
-    network = Network(0.5)
+    "Three come during the run of the first, and go together, though the wait is much shorter."
+    network = HeldNetwork()
     session = batching(network, batch_wait=0.01)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(session.run, OUTPUTS, {"picture": images(0)})
-        time.sleep(0.2)
+        assert network.running.wait(20)
         others = [pool.submit(session.run, OUTPUTS, {"picture": images(seed)}) for seed in (1, 2, 3)]
+        wait_until(lambda: sum(batch.size for batch in session._open.values()) == 3)
+        network.go.set()
         check_answers([images(seed) for seed in range(4)], [first.result(), *[other.result() for other in others]])
     assert [shape[0] for shape in network.shapes] == [1, 3]
 

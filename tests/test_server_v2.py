@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ import tritonclient.http as triton
 from echo import N_CLASSES, echo_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import ROOT, app_client, connect, get, listening, noise, read_to_end
+from serving import ROOT, app_client, connect, get, listening, noise, read_to_end, wait_until
 from tritonclient.utils import InferenceServerException
 
 from model_server import Settings
@@ -410,12 +411,30 @@ class SlowRun(Predictor):
         return super().run(pictures)
 
 
+class HeldRun(Predictor):
+    "A network that runs when it is let go, as it is at first."
+
+    def __init__(self, model: Path) -> None:
+        super().__init__(model)
+        self.go = threading.Event()
+        self.go.set()
+
+    def run(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self.go.wait(20)
+        return super().run(pictures)
+
+
 def test_busy_says_when_to_come_back(model):
-    with listening(SlowRun(model), waiting=1) as url, ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: post(url, VALID, len(JSON)), range(6)))
+    held = HeldRun(model)
+    with listening(held, waiting=1) as url, ThreadPoolExecutor(6) as pool:
+        held.go.clear()
+        futures = [pool.submit(post, url, VALID, len(JSON)) for _ in range(6)]
+        wait_until(lambda: sum(future.done() for future in futures) == 4)
         assert get(url + "/v2/health/live").json() == dict(live=True)
+        held.go.set()
+        answers = [future.result() for future in futures]
     busy = [answer for answer in answers if answer.status_code == 503]
-    assert [answer.status_code for answer in answers].count(200) >= 2 and busy
+    assert [answer.status_code for answer in answers].count(200) == 2 and len(busy) == 4
     for answer in busy:
         check_refused(answer, 503, "try again in")
         assert int(answer.headers["retry-after"]) >= 1

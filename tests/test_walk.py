@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,11 @@ from nbs_lib.core import SegError
 from nbs_lib.labels import ROOM_LABELS, LabelSet
 from virtual_room import make_room
 from virtual_room.placement import walkable
+from virtual_room.scene import DEFAULT_CONFIG
 from virtual_room.walk.live import LiveLabels, Prediction
 from virtual_room.walk.overlay import Overlay, groups_of, place_inside
 from virtual_room.walk.script import read_script
-from virtual_room.walk.session import DIRECTIONS
+from virtual_room.walk.session import DIRECTIONS, Walk
 from virtual_room.walk.viewpoint import STEEPEST, Viewpoint
 
 REPO = Path(__file__).parent.parent
@@ -163,7 +165,7 @@ def answer_stripes(content: bytes) -> dict:
 
 
 @contextmanager
-def served(port: int = 0, delay: float = .05):
+def served(port: int = 0, delay: float = .05, token: str = ""):
     "A server that speaks the protocol and has no model; its port. Its limit for a frame is the real server's"
     sync = pytest.importorskip("websockets.sync.server")
     pytest.importorskip("model_server.client")
@@ -176,6 +178,8 @@ def served(port: int = 0, delay: float = .05):
             socket.send(json.dumps(answer_stripes(content) | dict(frame=number)))
 
     def page(connection, request):
+        if token and request.headers.get("Authorization") != f"Bearer {token}":
+            return connection.respond(401, '{"error": "a token is needed"}')
         return connection.respond(200, card) if request.path == "/v1/model" else None
 
     with sync.serve(talk, "127.0.0.1", port, process_request=page, max_size=8 * 2**20) as server:
@@ -238,6 +242,79 @@ def test_a_lost_server_is_said_and_found_again():
         assert until(lambda: live.answers > before, step=lambda: serve(live))
         assert not live.trouble
         live.close()
+
+
+def test_a_token_is_sent():
+    with served(delay=.01, token="secret") as port:
+        live = LiveLabels(f"http://127.0.0.1:{port}", rate=20)
+        live.once = True
+        assert until(lambda: "a token is needed" in live.trouble, step=lambda: serve(live))
+        live.close()
+        live = LiveLabels(f"http://127.0.0.1:{port}", rate=20, token="secret")
+        live.once = True
+        assert wait_for(live, 1)
+        live.close()
+
+
+@pytest.mark.parametrize("given, used", [("", "secret"), ("mine", "mine")])
+def test_a_token_may_come_from_the_environment(given, used, monkeypatch):
+    def no_walk(*settings):
+        raise SegError(f"no screen, token {settings[-1]}")
+
+    command = import_module("virtual_room.walk.command")
+    monkeypatch.setattr(command, "Walk", no_walk)
+    monkeypatch.setenv("SEG_SERVE_TOKEN", "secret")
+    with pytest.raises(SegError, match=f"token {used}"):
+        command.seg_walk("http://127.0.0.1:9", token=given)
+
+
+def test_whatever_goes_wrong_is_said_and_tried_again(monkeypatch):
+    tries = []
+
+    def broken(source, token):
+        tries.append(source)
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("virtual_room.walk.live.connected", broken)
+    monkeypatch.setattr("virtual_room.walk.live.RETRY", .01)
+    live = LiveLabels("http://127.0.0.1:9", rate=20)
+    live.running = True
+    assert until(lambda: len(tries) > 2)
+    assert live.trouble == "no labels from http://127.0.0.1:9 (RuntimeError: odd)"
+    live.close()
+
+
+def test_a_connection_that_nobody_uses_is_closed(monkeypatch):
+    "Before the server closes it, which would look like trouble"
+    monkeypatch.setattr("virtual_room.walk.live.REST", .1)
+    with served(delay=.01) as port:
+        live = LiveLabels(f"http://127.0.0.1:{port}", rate=20)
+        for answers in (1, 2):
+            live.once = True
+            assert wait_for(live, answers)
+            assert until(lambda: not live._connected) and not live.trouble
+        live.close()
+
+
+def test_a_walk_that_cannot_begin_closes_its_window(monkeypatch):
+    closed = []
+
+    class FakeWindow:
+        def __init__(self, size, title):
+            pass
+
+        def close(self):
+            closed.append(self)
+
+    def no_room(*settings):
+        raise SegError("no room")
+
+    monkeypatch.setattr("virtual_room.walk.window.Window", FakeWindow)
+    monkeypatch.setattr("virtual_room.render.FastRenderer", lambda size, supersampling: None)
+    monkeypatch.setattr("virtual_room.walk.session.make_room", no_room)
+    with pytest.raises(SegError, match="no room"):
+        Walk("", 0, 128, 5.0, DEFAULT_CONFIG)
+    assert len(closed) == 1
 
 
 # --- a real window ------------------------------------------------------------------------------------------------
@@ -338,10 +415,11 @@ def top_lines(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))[:40]
 
 
+@pytest.mark.clock
 def test_a_missing_server_is_said_in_the_window(screen, tmp_path):
     pytest.importorskip("model_server.client")
     script, before, after = tmp_path / "walk.txt", tmp_path / "before.png", tmp_path / "after.png"
-    script.write_text(f"wait 0.3\nshot {before}\npress space\nwait 1\n")
+    script.write_text(f"wait 0.3\nshot {before}\npress space\nwait 2\n")
     done = walk(screen, "--server", "http://127.0.0.1:9", "--script", script, "--screenshot", after)
     assert done.returncode == 0 and " 0 answers" in done.stdout
     changed = (top_lines(before) != top_lines(after)).any(2)
@@ -356,6 +434,7 @@ def test_a_missing_screen_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("words, says", [
     (["--size", 9], "--size is 9"),
+    (["--seed", -1], "--seed is -1"),
     (["--rate", 0], "--rate is 0"),
 ])
 def test_bad_settings_are_one_sentence(words, says):

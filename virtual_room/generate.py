@@ -137,6 +137,8 @@ def _check_numbers(count: int, workers: int) -> None:
 def _prepare(folder: Folder, settings: dict[str, Any], count: int, change: Change, say: Say) -> int:
     "Take half-written pairs away, and whole ones where that is asked; how many pairs the folder shall hold"
     if change.overwrite:
+        if any(folder.out.glob("*pairs-*")):
+            Shards(Store(str(folder.out)), 1).clear(0)  # of any size
         folder.clear(0)
         return count
     before = read_manifest(folder, settings)
@@ -201,7 +203,7 @@ def generate_shards(
     with _shards_lock(shards, part):
         total = _total_of_shards(shards, settings, count, change, say)
         if not part:
-            shards.clear(0 if change.overwrite else total)
+            _clear_shards(shards, total, change)
         write_table(shards)
         write_generation(shards, settings, total)
         batches = list(shard_batches(total, size, part))
@@ -227,6 +229,16 @@ def _shards_lock(shards: Shards, part: str):
     folder = Folder(Path(shards.store.folder))
     folder.check_writable()
     return folder_lock(folder.out)
+
+
+def _clear_shards(shards: Shards, total: int, change: Change) -> None:
+    "Take half-written shards away, and whole ones where that is asked; single files of pairs go with `overwrite`"
+    if not change.overwrite:
+        shards.clear(total)
+        return
+    shards.clear(0)
+    if not shards.is_everywhere:
+        Folder(Path(shards.store.folder)).clear_all()
 
 
 def _total_of_shards(shards: Shards, settings: dict[str, Any], count: int, change: Change, say: Say) -> int:

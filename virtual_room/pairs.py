@@ -105,7 +105,8 @@ class PairMaker:
             return objects
         totals = self.renderer.uncovered(self.camera, [row["id"] - 1 for row in objects])
         for row, total in zip(objects, totals, strict=True):
-            row["visible"] = round(min(1.0, row["pixels"] / total), 4)
+            whole = max(total, row["pixels"])  # a wall may be seen by its seal alone, which `uncovered` leaves out
+            row["visible"] = round(row["pixels"] / whole, 4)
         return objects
 
 

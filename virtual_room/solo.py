@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +48,31 @@ class Step:
 
 def to_solo(data: SegData, out: Path) -> None:
     "Write a data set into the new folder `out`, void pixels as unlabelled ones; `SegError` where `out` holds something"
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SegError(f"{out} is not empty; give another --out")
+    with _new_folder(out) as folder:
+        _write_all(data, folder)
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    "A folder beside `out` that becomes `out` when the block succeeds; what an interrupted run left there goes first"
+    out = out.absolute()
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if out.exists():
+            out.rmdir()  # empty, as was checked; not every system renames onto it
+        unfinished.rename(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _write_all(data: SegData, out: Path) -> None:
+    "Write the frames of a data set, and what they share"
     steps = _steps(data)
     for pair, step in zip(data.pairs, steps, strict=True):
         _write_frame(data, pair, step, out / f"sequence.{step.sequence}")

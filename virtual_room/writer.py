@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -119,14 +120,28 @@ class Folder:
 
         `SegError` where files cannot be removed.
         """
+        with self._named_failures():
+            for kind in ("screenshots", "labels"):
+                (self.out / kind).mkdir(parents=True, exist_ok=True)
+            self._remove(keep)
+
+    def clear_all(self) -> None:
+        "Remove all pairs, and their folders where nothing else is in them; `SegError` where that cannot be"
+        with self._named_failures():
+            self._remove(0)
+            for kind in FOLDERS:
+                folder = self.out / kind
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+    @contextmanager
+    def _named_failures(self) -> Iterator[None]:
         try:
-            self._clear(keep)
+            yield
         except OSError as e:
             raise SegError(f"cannot write in {self.out} ({e.strerror}); give another --out") from None
 
-    def _clear(self, keep: int | None) -> None:
-        for kind in ("screenshots", "labels"):
-            (self.out / kind).mkdir(parents=True, exist_ok=True)
+    def _remove(self, keep: int | None) -> None:
         for kind, suffix in FOLDERS.items():
             folder = self.out / kind
             for path in folder.glob(f".[0-9]*-*.tmp.{suffix}"):

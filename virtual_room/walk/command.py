@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -26,8 +27,11 @@ def seg_walk(
     config: str = "",  # A JSON file with ranges of the rooms, see RoomConfig
     script: str = "",  # A file of steps that drive the walk instead of a person
     screenshot: str = "",  # Save the last image here and end
+    token: str = "",  # The token of the server, where it asks for one. Better: SEG_SERVE_TOKEN
 ):
     "Walk through a room and see it labelled by a model, or by a model server. Press H in the window for the keys."
+    if seed < 0:
+        raise SegError(f"--seed is {seed}; give 0 or more")
     if not 128 <= size <= 1024:
         raise SegError(f"--size is {size}; give 128 to 1024 pixels")
     if not .1 <= rate <= 60:
@@ -40,7 +44,7 @@ def seg_walk(
     room_config = load_config(config) if config else DEFAULT_CONFIG
     source = source_of(server, model)
     print(f"labels by {source or 'the starter model of the package'}", file=sys.stderr)
-    walk = Walk(source, seed, size, rate, room_config)
+    walk = Walk(source, seed, size, rate, room_config, token or os.environ.get("SEG_SERVE_TOKEN", ""))
     start = time.perf_counter()
     try:
         run(walk, play(walk, steps) if steps is not None else None)

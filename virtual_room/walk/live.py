@@ -21,6 +21,7 @@ from nbs_lib.labels import LabelSet
 RETRY = 1.0  # seconds between two tries to reach the server
 PATIENCE = 20.0  # seconds until a silent server counts as gone
 POLL = .02  # seconds between two looks for something to do
+REST = 20.0  # seconds until a connection that nobody uses is closed: a server closes it after 40
 RECEIVE, HAND_OVER = .2, .1  # seconds to wait for an answer, and for an image, before looking whether all is over
 STOP = 2.0  # seconds that a thread gets to end
 
@@ -37,9 +38,9 @@ class Prediction:
 class LiveLabels:
     "Asks for predictions at a target rate while `running`, or for one after `once` is set"
 
-    def __init__(self, source: str, rate: float) -> None:
+    def __init__(self, source: str, rate: float, token: str = "") -> None:
         "Labels come from the server at the address `source`, else from that model file; empty: the starter model"
-        self.source, self.period = source, 1 / rate
+        self.source, self.token, self.period = source, token, 1 / rate
         self.running = False
         self.once = False
         self.trouble = ""  # why there is no connection
@@ -82,25 +83,35 @@ class LiveLabels:
                 self._converse()
             except (SegError, OSError) as e:
                 self.trouble = str(e)
+            except Exception as e:  # whatever it is, the thread must live on and say it
+                self.trouble = f"no labels from {self.source or 'the model'} ({type(e).__name__}: {e})"
             self._connected = self._waiting = False
             while not self._images.empty():
                 self._images.get()
             self._over.wait(RETRY)
 
     def _converse(self) -> None:
-        "Prediction after prediction over one connection"
-        with connected(self.source) as (labels, stream):
+        "Prediction after prediction over one connection, until nobody has wanted one for a while"
+        with connected(self.source, self.token) as (labels, stream):
             self._connected, self.trouble = True, ""
+            used = time.monotonic()
             while not self._over.is_set():
                 try:
                     image = self._images.get(timeout=HAND_OVER)
                 except queue.Empty:
+                    if self._may_rest(used):
+                        return
                     continue
                 start = time.perf_counter()
                 stream.send(image)
                 self.prediction = _read(self._receive(stream, start), labels, start)
                 self.answers += 1
+                used = time.monotonic()
                 self.once = self._waiting = False
+
+    def _may_rest(self, used: float) -> bool:
+        "Is this a connection to a server that nobody has used for long?"
+        return is_address(self.source) and not self.wanted and time.monotonic() - used > REST
 
     def _receive(self, stream: Any, start: float) -> Any:
         "The next answer; `SegError` where the server stays silent"
@@ -125,19 +136,19 @@ def is_address(source: str) -> bool:
 
 
 @contextmanager
-def connected(source: str) -> Iterator[tuple[LabelSet, Any]]:
+def connected(source: str, token: str = "") -> Iterator[tuple[LabelSet, Any]]:
     "A label table and an open stream; whatever goes wrong is a `SegError` or an `OSError`"
     if not is_address(source):
         from virtual_room.walk.local import LocalStream
         stream = LocalStream(source)
         yield stream.labels, stream
         return
-    with connected_to_server(source) as found:
+    with connected_to_server(source, token) as found:
         yield found
 
 
 @contextmanager
-def connected_to_server(url: str) -> Iterator[tuple[LabelSet, Any]]:
+def connected_to_server(url: str, token: str) -> Iterator[tuple[LabelSet, Any]]:
     "The server's label table and an open stream"
     try:
         from websockets.exceptions import WebSocketException
@@ -146,7 +157,7 @@ def connected_to_server(url: str) -> Iterator[tuple[LabelSet, Any]]:
     except ImportError as e:
         install = 'pip install ".[serve]" in the folder of the sources'
         raise SegError(f"live labels need the package {e.name}; install it with: {install}") from None
-    client = Client(url, patience=5)
+    client = Client(url, token, patience=5)
     labels = client.labels()
     with client.stream() as stream:
         try:

@@ -47,7 +47,9 @@ HELP = [
 class Walk:
     "One person's walk; `close` it, or the engine fails when Python ends"
 
-    def __init__(self, source: str, seed: int, size: int, rate: float, config: RoomConfig) -> None:
+    def __init__(
+        self, source: str, seed: int, size: int, rate: float, config: RoomConfig, token: str = ""
+    ) -> None:
         from virtual_room.render import FastRenderer
         from virtual_room.walk.window import Window
         self.config = config
@@ -59,9 +61,13 @@ class Walk:
         self.seconds: list[float] = []  # that each frame took
         self.window = Window(size, TITLE)
         self.renderer = FastRenderer(size, supersampling=1)
-        self.live = LiveLabels(source, rate)
+        self.live = LiveLabels(source, rate, token)
         self._actions = self._keys()
-        self.enter(seed)
+        try:
+            self.enter(seed)
+        except BaseException:
+            self.close()
+            raise
 
     def enter(self, seed: int) -> None:
         "Go into the room of a seed"
