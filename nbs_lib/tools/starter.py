@@ -392,7 +392,8 @@ def card_data(
         f"{facts['rooms']:,} rendered images to train on and {facts['held_out']:,} to validate on, of rooms that "
         f"`seg_generate` drew, and nothing else: no photo. Version {drawn['version']} of the rooms, seed "
         f"{drawn['seed']}, {drawn['renderer']} renderer ({drawn['driver']}), {drawn['size']} pixels. The 8-bit file "
-        f"was checked on other rooms, of seed {HELD_OUT_SEED}. Each room is drawn from these ranges and probabilities:", ""]
+        f"was checked on other rooms, of seed {HELD_OUT_SEED}. Each room is drawn from these ranges and "
+        "probabilities:", ""]
     words = [[name, str(value).strip("[]")] for name, value in ranges.items()]
     return lines + table_lines(["setting", "range or share"], words)
 
