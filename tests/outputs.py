@@ -50,7 +50,7 @@ def run_notebook(path: Path) -> None:
     "Execute a notebook in its own folder, save it with its outputs, and record which code they belong to."
     notebook = nbformat.read(path, 4)
     resources = {"metadata": {"path": str(path.parent)}}
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources)
+    client = NotebookClient(notebook, startup_timeout=600, timeout=600, kernel_name="python3", resources=resources)
     client.execute()
     with atomic_path(path) as temporary:
         nbformat.write(tidy(notebook), temporary)
