@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_one_sentence(folders):
             find_training_data(both, "auto", **arguments)
     with pytest.raises(SegError, match="for several data sets"):
         find_training_data(both[:1], "auto", mappings=mapping)
-    with pytest.raises(SegError, match="held out in the first"):
+    with pytest.raises(SegError, match="held out in one data set"):
         find_training_data([both[0], both[0]], "auto")
 
 
