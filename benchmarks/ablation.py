@@ -26,7 +26,7 @@ from stock import LR, stock_learner
 from nbs_lib.callbacks import write_csv
 from nbs_lib.datasets import SegData, channel_stats, split_pairs
 from nbs_lib.layouts import find_pairs
-from nbs_lib.learner import discriminative_rates, epochs_in, valid_matrix
+from nbs_lib.learner import epochs_in, valid_matrix
 from nbs_lib.metrics import scores
 from nbs_lib.tools.night import RECIPE, trained_figures
 from nbs_lib.train import Step, TrainSettings, progressive_resizing, set_seed, train_model
@@ -138,7 +138,7 @@ def train_stock(plan: Plan, seed: int) -> dict[str, float]:
     learn = stock_learner(plan.data, plan.size, stats)
     epochs = stock_epochs(plan, learn)
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(epochs, discriminative_rates(LR))
+        learn.fit_one_cycle(epochs, LR)
     return scores(valid_matrix(learn))
 
 

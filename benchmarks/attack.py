@@ -388,7 +388,8 @@ def print_row(name: str, seen: Seen, base: float) -> None:
     health = sorted(seen.health) or [math.nan]
     nearly_worst = health[int(0.99 * len(health))]
     growth = max(seen.memory) - base
-    print(f"{name:34}{seen.sent:8}{seen.answers['200']:8}{seen.answers['503']:8}{lost:6}{statistics.median(health):10.1f}"
+    counts = f"{seen.sent:8}{seen.answers['200']:8}{seen.answers['503']:8}{lost:6}"
+    print(f"{name:34}{counts}{statistics.median(health):10.1f}"
           f"{nearly_worst:10.1f}{health[-1]:10.1f}{max(seen.control):10.1f}{growth:12.0f}", flush=True)
 
 

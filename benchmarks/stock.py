@@ -5,7 +5,7 @@ tutorials have it, but from random weights, with images squeezed to a square, an
 """
 
 from fastai.data.block import DataBlock, TransformBlock
-from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
+from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import Resize, aug_transforms, resnet34, unet_learner
@@ -21,7 +21,7 @@ def stock_learner(data: SegData, size: int, stats, batch_size: int = BATCH_SIZE)
     "`unet_learner` from random weights; `stats` are the (mean, std) of the images."
     images = TransformBlock(OpenImage(), batch_tfms=IntToFloatTensor())
     masks = TransformBlock(OpenMask(data.labels), batch_tfms=IntToFloatTensor())
-    block = DataBlock((images, masks), splitter=IndexSplitter(split_pairs(data)[1]),
+    block = DataBlock((images, masks), splitter=lambda pairs: split_pairs(data),
                       item_tfms=Resize((size, size), method="squish"),
                       batch_tfms=[*aug_transforms(), Normalize.from_stats(*stats)])
     dls = block.dataloaders(data.pairs, bs=batch_size, num_workers=0)

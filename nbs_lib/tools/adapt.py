@@ -74,7 +74,7 @@ def photo_batch(
 def photo_batches(
     paths, # Photos, at least 2
     meta,  # JSON of the saved model
-    bs=16, # Photos in memory at a time, or a few more
+    bs=16, # Photos in memory at a time; less than twice as many where they cannot be shared out evenly
 ):
     "Iterator of `photo_batch`es of nearly the same size, as all count alike; every photo is in one of them."
     done = 0

@@ -30,17 +30,8 @@ def seg_walk(
     token: str = "",  # The token of the server, where it asks for one. Better: SEG_SERVE_TOKEN
 ):
     "Walk through a room and see it labelled by a model, or by a model server. Press H in the window for the keys."
-    if seed < 0:
-        raise SegError(f"--seed is {seed}; give 0 or more")
-    if not 128 <= size <= 1024:
-        raise SegError(f"--size is {size}; give 128 to 1024 pixels")
-    if not .1 <= rate <= 60:
-        raise SegError(f"--rate is {rate:g}; give 0.1 to 60 answers a second")
-    steps = None
-    if script:
-        steps = read_script(script)
-    elif screenshot:
-        steps = SETTLE
+    check_numbers(seed, size, rate)
+    steps = steps_of(script, screenshot)
     room_config = load_config(config) if config else DEFAULT_CONFIG
     source = source_of(server, model)
     print(f"labels by {source or 'the starter model of the package'}", file=sys.stderr)
@@ -53,6 +44,23 @@ def seg_walk(
     finally:
         walk.close()
     print(_summary(walk, time.perf_counter() - start))
+
+
+def check_numbers(seed: int, size: int, rate: float) -> None:
+    "`SegError` for a number that is out of range"
+    if seed < 0:
+        raise SegError(f"--seed is {seed}; give 0 or more")
+    if not 128 <= size <= 1024:
+        raise SegError(f"--size is {size}; give 128 to 1024 pixels")
+    if not .1 <= rate <= 60:
+        raise SegError(f"--rate is {rate:g}; give 0.1 to 60 answers a second")
+
+
+def steps_of(script: str, screenshot: str) -> list | None:
+    "The steps that drive the walk; None where a person does"
+    if script:
+        return read_script(script)
+    return SETTLE if screenshot else None
 
 
 def source_of(server: str, model: str) -> str:
