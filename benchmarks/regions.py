@@ -3,6 +3,9 @@
 All methods, or those that are named. W-Net is trained for STEPS (1500) on the training images first, or goes on from
 its checkpoint in OUT; `W-Net:1` is one with seed 1. Thresholds are chosen on the training images. What regions are
 joined by is worked out once an image and is the same for all methods, except for the classes of W-Net.
+
+Then all images are judged, each at the thresholds of the other four fifths: the mean and its standard error, and by
+how much a method differs from the first one on the same images. W-Net has seen the training images, without labels.
 """
 
 import sys
@@ -15,7 +18,16 @@ import torch
 from PIL import Image
 
 from nbs_lib.experiments.cues import Cues, graph_regions, image_cues, join_by_cues, watershed_regions
-from nbs_lib.experiments.hierarchy import Hierarchy, best_thresholds, common_thresholds, ods, ois, set_scores
+from nbs_lib.experiments.hierarchy import (
+    Hierarchy,
+    best_thresholds,
+    common_thresholds,
+    ods,
+    ois,
+    scores_of_folds,
+    set_scores,
+    standard_error,
+)
 from nbs_lib.experiments.one_image import cluster_responses, fit_clusters
 from nbs_lib.experiments.regions import kmeans_regions, read_annotators, read_bsds, resize_regions, slic_regions
 from nbs_lib.experiments.wnet import WNet, mean_classes, resized, train_wnet
@@ -83,13 +95,29 @@ def join_all(methods: dict, pairs: list) -> dict[str, list[Hierarchy]]:
     return trees
 
 
-def score(name: str, trees: dict[str, list[Hierarchy]], annotators: dict[str, list]) -> None:
-    "Print a line for the training images and one for the others"
+def score(name: str, trees: dict[str, list[Hierarchy]], annotators: dict[str, list]) -> np.ndarray:
+    "Print a line for the training images and one for the others; returns the scores of all images in folds"
     thresholds = common_thresholds(trees["train"])
     scores = {side: set_scores(trees[side], annotators[side], thresholds) for side in trees}
     best = best_thresholds(scores["train"])
     for side in scores:
         print(f"{name:12} {side:6} {scores_line(scores[side], best)}", flush=True)
+    return scores_of_folds(np.concatenate(list(scores.values())))
+
+
+def with_error(values: np.ndarray) -> str:
+    "Mean and standard error of covering, PRI and VI, (images, 3)"
+    columns = zip(values.mean(0), standard_error(values), strict=True)
+    return "  ".join(f"{mean:6.3f} ± {error:.3f}" for mean, error in columns)
+
+
+def print_folds(judged: dict[str, np.ndarray]) -> None:
+    "A line a method: its scores over all images, and by how much they differ from the first method's"
+    first, *others = judged
+    images = len(judged[first])
+    print(f"\n{images} images in folds: covering, PRI, VI\n{first:12} {with_error(judged[first])}")
+    for name in others:
+        print(f"{name:12} {with_error(judged[name])}   against {first}: {with_error(judged[name] - judged[first])}")
 
 
 METHODS = {
@@ -137,8 +165,8 @@ def main(root: str, out: str, steps: str = "1500", *wanted: str) -> None:
     seconds = (time.perf_counter() - start) / len(pairs)
     print(f"{seconds:.1f} s an image for all methods\n{'':19} ODS: covering, PRI, VI;  OIS: covering, PRI, VI")
     annotators = {side: [read_annotators(pair.mask) for pair in chosen] for side, chosen in sides.items()}
-    for name in methods:
-        score(name, {side: trees[side][name] for side in sides}, annotators)
+    judged = {name: score(name, {side: trees[side][name] for side in sides}, annotators) for name in methods}
+    print_folds(judged)
 
 
 if __name__ == "__main__":

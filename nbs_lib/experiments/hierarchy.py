@@ -7,7 +7,7 @@ __all__ = ['SIZE_POWER', 'SCORES', 'SIGNS', 'side_by_side', 'pixel_pairs', 'regi
            'join_cost', 'region_means', 'joined_border', 'border_cost', 'join_nodes', 'add_regions', 'add_borders',
            'region_graph', 'Hierarchy', 'region_hierarchy', 'joined_regions', 'count_joins', 'cut', 'cut_into',
            'join_rows', 'mean_cut_scores', 'cut_scores', 'common_thresholds', 'set_scores', 'best_thresholds', 'ods',
-           'ois']
+           'ois', 'scores_of_folds', 'standard_error']
 
 # %% ../../nbs/experiments/01a_hierarchy.ipynb #1e5bc61e
 import math
@@ -265,3 +265,24 @@ def ois(
     "{covering, pri, vi}: means over the images, each image at its own best (optimal image scale)."
     means = (scores*SIGNS).max(1).mean(0)*SIGNS
     return dict(zip(SCORES, means.tolist(), strict=True))
+
+# %% ../../nbs/experiments/01a_hierarchy.ipynb #b51f00a2
+def scores_of_folds(
+    scores,  # Float array (images, thresholds, 3)
+    folds=5, # Image `i` is in fold `i % folds`
+):
+    "Float array (images, 3): each image at the thresholds that are best for the images of the other folds."
+    if len(scores) < folds:
+        raise SegError(f"{len(scores)} images cannot be divided into {folds} folds; give fewer folds")
+    fold_of = np.arange(len(scores)) % folds
+    judged = np.empty((len(scores), len(SCORES)))
+    for fold in range(folds):
+        best = best_thresholds(scores[fold_of != fold])
+        judged[fold_of == fold] = scores[fold_of == fold][:, best, range(len(SCORES))]
+    return judged
+
+def standard_error(
+    values, # Float array (images, ...)
+):
+    "Float array (...): the standard error of the mean over the images."
+    return np.std(values, 0, ddof=1)/math.sqrt(len(values))
