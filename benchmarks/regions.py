@@ -96,13 +96,13 @@ def join_all(methods: dict, pairs: list) -> dict[str, list[Hierarchy]]:
 
 
 def score(name: str, trees: dict[str, list[Hierarchy]], annotators: dict[str, list]) -> np.ndarray:
-    "Print a line for the training images and one for the others; returns the scores of all images in folds"
+    "Print a line for the training images and one for the others; returns the scores, (images, thresholds, 3)"
     thresholds = common_thresholds(trees["train"])
     scores = {side: set_scores(trees[side], annotators[side], thresholds) for side in trees}
     best = best_thresholds(scores["train"])
     for side in scores:
         print(f"{name:12} {side:6} {scores_line(scores[side], best)}", flush=True)
-    return scores_of_folds(np.concatenate(list(scores.values())))
+    return np.concatenate(list(scores.values()))
 
 
 def with_error(values: np.ndarray) -> str:
@@ -165,8 +165,8 @@ def main(root: str, out: str, steps: str = "1500", *wanted: str) -> None:
     seconds = (time.perf_counter() - start) / len(pairs)
     print(f"{seconds:.1f} s an image for all methods\n{'':19} ODS: covering, PRI, VI;  OIS: covering, PRI, VI")
     annotators = {side: [read_annotators(pair.mask) for pair in chosen] for side, chosen in sides.items()}
-    judged = {name: score(name, {side: trees[side][name] for side in sides}, annotators) for name in methods}
-    print_folds(judged)
+    scores = {name: score(name, {side: trees[side][name] for side in sides}, annotators) for name in methods}
+    print_folds({name: scores_of_folds(found) for name, found in scores.items()})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -259,6 +260,16 @@ def test_methods_of_regions(benchmark, tmp_path):
     with pytest.raises(SystemExit, match="'slick' is no method; give some of k-means"):
         regions.wanted_methods(("W-Net", "slick"), [], tmp_path, 1)
     assert not any(tmp_path.iterdir())
+
+
+def test_what_a_method_of_regions_adds_is_told_on_the_same_images(benchmark, capsys):
+    "Images differ by much, the methods always by 0.1: the difference has no error"
+    regions = benchmark("regions")
+    scores = np.linspace(0, 1, 30).reshape(10, 3)
+    regions.print_folds({"boundaries": scores, "W-Net": scores + 0.1})
+    first, other = capsys.readouterr().out.splitlines()[-2:]
+    assert "± 0.000" not in first
+    assert other.split("against boundaries:")[1].split() == ["0.100", "±", "0.000"] * 3
 
 
 def test_attacks_are_known_by_name(benchmark):
