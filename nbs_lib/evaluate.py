@@ -335,7 +335,7 @@ def seg_eval(
     seed: int = None,            # Draw that split again, with this seed
     fit: str = 'stretch',        # Resize mode: stretch, letterbox (keeps shapes) or sliding_window (keeps pixels)
     provider: str = 'cpu',       # Execution provider: cpu, cuda, openvino …
-    tta: bool = False,           # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
+    tta: bool = False,           # Test-time augmentation: two sizes, each also mirrored? 2 to 4 times as slow
 ):
     "Score an exported model on labelled images, at their own size."
     how = scoring_options(only, mapping, fit, tta)  # a wrong name is said before the model is loaded

@@ -617,7 +617,7 @@ def int8_sentence(
 def seg_export(
     weights: str,  # NAME.safetensors with its NAME.json, from seg_train or the notebooks
     out: str = '', # Folder for NAME.onnx and NAME.manifest.json; empty: beside the weights
-    data: str = '', # The data set it was trained on: also write NAME.int8.onnx, several times faster, if good enough
+    data: str = '', # The data set it was trained on: also write NAME.int8.onnx, about twice as fast, if good enough
 ):
     "Turn trained weights into one ONNX file that seg_predict, seg_eval and seg_serve use."
     load_onnxruntime()  # without it, or with a wrong folder, that is said before the long work

@@ -841,7 +841,7 @@ class Predictor:
         provider='cpu', # Where it shall run, see `find_provider`
         threads=None,   # How many; None: as many as this process may use
         smooth=True,    # Enlarge masks by the scores of the labels? Otherwise, and for old files, by nearest neighbor
-        tta=False,      # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
+        tta=False,      # Test-time augmentation: two sizes, each also mirrored? 2 to 4 times as slow
     ):
         self.path = Path(path or starter_model())
         data, self.sha256 = read_model(self.path)
@@ -1281,7 +1281,7 @@ def seg_predict(
     fit: str = 'stretch',      # Resize mode: stretch, letterbox (keeps the shape) or sliding_window (keeps the pixels)
     provider: str = 'cpu',     # Execution provider: cpu, cuda, openvino …
     report: str = '',          # JSON file for the pixels and the mean confidence of each label
-    tta: bool = False,         # Test-time augmentation: two sizes, each also mirrored? About 4 times as slow
+    tta: bool = False,         # Test-time augmentation: two sizes, each also mirrored? 2 to 4 times as slow
 ):
     "Label photos with an exported model, or with the starter model; needs no torch."
     model, places = split_words(photos)

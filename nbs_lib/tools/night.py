@@ -604,7 +604,7 @@ def split_job(
 class NightSettings:
     "What the command `seg_night` can be told."
     hours: float | None = None       # Hours of training in all (default: 8, --gpu 3)
-    arch: str = "resnet34"           # Architecture of the series' network: resnet34, unet:resnet18, ...
+    arch: str = "resnet34"           # Architecture: resnet34 (fastai's own), narrow:resnet34 (the notebooks'), ...
     rooms: int | None = None         # Rooms at the first size, a quarter more at each other (default: 2000, --gpu 8000)
     held_out: int = 400              # Rooms that are only scored on
     sizes: str = "64 128 256 512"    # Sizes in pixels, smallest first
@@ -839,8 +839,9 @@ WHEELS = ("numpy", "Pillow", "fastcore", "fastai", "torchvision", "torchmetrics"
           "segmentation-models-pytorch", "psutil", "panda3d")
 
 seg_night.__doc__ += (
-    " On a GPU machine that ends each command after ten minutes: `python -m nbs_lib.tools.night --gpu --step_minutes 8"
-    " --call_minutes 8`, again and again, in the folder of the sources."
+    " Where a machine limits how long a command may run, `--step_minutes 8 --call_minutes 8` ends each call in time;"
+    " the same command goes on. Without an installation: `python -m nbs_lib.tools.night --gpu` in the folder of the"
+    " sources."
     f" Wheels it needs beside PyTorch, with what they depend on: {', '.join(WHEELS)}"
     " (`pip download --only-binary :all: -d wheels NAMES` where there is a network)."
     " It leaves results.csv, results.txt and, in the folder weights, networks in parts under 16 MB, which"

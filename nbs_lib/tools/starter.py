@@ -420,7 +420,7 @@ def hardware_line(
     facts, # From `starter_facts`
 ):
     "On what it was trained, for how long, and with which versions, in a sentence each."
-    hours = f"{facts['hours']:.2f} hours" if facts["hours"] else "Hours not recorded"
+    hours = f"{facts['hours']:.2f} hours, all steps added" if facts["hours"] else "Hours not recorded"
     versions = [f"{name} {version}" for name, version in facts["versions"].items()]
     return f"Hardware: {facts['hardware']}. {hours}. Versions: {', '.join(versions)}."
 
