@@ -1,6 +1,7 @@
 """What several test files need: a tiny set of rendered rooms, made once, and the commands run as a user runs them."""
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pixels of tests go with the tests
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared by processes, not by threads
+# What a shell starts in the background ignores Ctrl-C, and so would what the tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW_FIXTURES = {"rooms", "clean"}  # rendered rooms
 # The longest first, so that two workers that take a file each end at about the same time
