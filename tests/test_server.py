@@ -43,6 +43,7 @@ from serving import (
     get,
     image_text,
     listening,
+    nobody_listens,
     noise,
     post_image,
     run_program,
@@ -734,7 +735,7 @@ def test_killed_and_started_again(model, workers):
         process.kill()
         process.wait()
         start = time.monotonic()
-        wait_until(lambda: get(f"{url}/health/live").status_code != 200, within)  # workers see that nobody leads them
+        wait_until(lambda: nobody_listens(url), within)  # workers see that nobody leads them
         port = url.rsplit(":", 1)[1]
         again = start_program(subprocess.DEVNULL, "--model", model, "--port", port)
         try:
