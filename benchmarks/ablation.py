@@ -46,6 +46,7 @@ CHANGED = {  # each is the recipe, but for this
     "learning rate 1e-3": dict(lr=1e-3),
     "learning rate 4e-3": dict(lr=4e-3),
     "no augmentation": dict(no_aug=True),
+    "mirrored and relit only": dict(max_rotate=0.0, max_zoom=1.0),
     "rare labels more often": dict(rare_sampling=0.5),
     "zooms to 2, anywhere": dict(max_zoom=2.0, max_shift=1.0, cache_size="128"),
     "narrow:resnet34": dict(arch="narrow:resnet34"),
