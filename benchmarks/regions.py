@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import sem
 
 from nbs_lib.experiments.cues import Cues, graph_regions, image_cues, join_by_cues, watershed_regions
 from nbs_lib.experiments.hierarchy import (
@@ -26,7 +27,6 @@ from nbs_lib.experiments.hierarchy import (
     ois,
     scores_of_folds,
     set_scores,
-    standard_error,
 )
 from nbs_lib.experiments.one_image import cluster_responses, fit_clusters
 from nbs_lib.experiments.regions import kmeans_regions, read_annotators, read_bsds, resize_regions, slic_regions
@@ -107,7 +107,7 @@ def score(name: str, trees: dict[str, list[Hierarchy]], annotators: dict[str, li
 
 def with_error(values: np.ndarray) -> str:
     "Mean and standard error of covering, PRI and VI, (images, 3)"
-    columns = zip(values.mean(0), standard_error(values), strict=True)
+    columns = zip(values.mean(0), sem(values), strict=True)
     return "  ".join(f"{mean:6.3f} ± {error:.3f}" for mean, error in columns)
 
 

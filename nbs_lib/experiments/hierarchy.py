@@ -7,7 +7,7 @@ __all__ = ['SIZE_POWER', 'SCORES', 'SIGNS', 'side_by_side', 'pixel_pairs', 'regi
            'join_cost', 'region_means', 'joined_border', 'border_cost', 'join_nodes', 'add_regions', 'add_borders',
            'region_graph', 'Hierarchy', 'region_hierarchy', 'joined_regions', 'count_joins', 'cut', 'cut_into',
            'join_rows', 'mean_cut_scores', 'cut_scores', 'common_thresholds', 'set_scores', 'best_thresholds', 'ods',
-           'ois', 'scores_of_folds', 'standard_error']
+           'ois', 'scores_of_folds']
 
 # %% ../../nbs/experiments/01a_hierarchy.ipynb #1e5bc61e
 import math
@@ -280,9 +280,3 @@ def scores_of_folds(
         best = best_thresholds(scores[fold_of != fold])
         judged[fold_of == fold] = scores[fold_of == fold][:, best, range(len(SCORES))]
     return judged
-
-def standard_error(
-    values, # Float array (images, ...)
-):
-    "Float array (...): the standard error of the mean over the images."
-    return np.std(values, 0, ddof=1)/math.sqrt(len(values))
